@@ -1,0 +1,133 @@
+"""What every value of this package shares: it is frozen, round-trips through JSON, and is never half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+__all__ = ["Value", "read_json", "write_atomically", "write_json"]
+
+ValueType = TypeVar("ValueType", bound="Value")
+_TYPE_KEY = "value_type"
+
+
+def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], Any]) -> None:
+    """Let ``write`` fill a file beside ``path``, then rename it: a reader finds the old file or the new one, whole.
+
+    Args:
+        path: the file to write; missing parent folders are made.
+        write: called once with an open binary file.
+
+    Raises:
+        OSError: if the folder cannot be written to or the disk is full; ``path`` is then as it was before.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(beside, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Write ``content`` as JSON, atomically; NaN and infinity, which JSON does not know, are refused."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Read a JSON file; a broken one is refused with its name."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): delete it and let it be made again.") from error
+
+
+@dataclass(frozen=True)
+class Value:
+    """A frozen dataclass of plain numbers, strings, dicts, tuples and other values."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-ready types, with the name of the class beside them."""
+        return {_TYPE_KEY: type(self).__name__} | {f.name: _encode(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def from_dict(cls: type[ValueType], content: Mapping[str, Any]) -> ValueType:
+        """Build the value that :meth:`to_dict` described.
+
+        Raises:
+            ValueError: if ``content`` describes another class, or lacks or adds a field.
+        """
+        if not isinstance(content, Mapping) or content.get(_TYPE_KEY) != cls.__name__:
+            given = content.get(_TYPE_KEY) if isinstance(content, Mapping) else type(content).__name__
+            raise ValueError(f"expected the JSON of a {cls.__name__}, got {given!r}.")
+        given_names, names = set(content) - {_TYPE_KEY}, {f.name for f in fields(cls)}
+        if given_names != names:
+            raise ValueError(
+                f"the JSON of a {cls.__name__} lacks {sorted(names - given_names)} "
+                f"and has unknown {sorted(given_names - names)}: was it written by another version?"
+            )
+        try:
+            return cls(**{name: _decode(content[name]) for name in names})
+        except TypeError as error:
+            raise ValueError(f"the JSON of a {cls.__name__} holds a field of the wrong kind: {error}") from error
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the value as JSON, atomically."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def load(cls: type[ValueType], path: str | os.PathLike) -> ValueType:
+        """Read a value that :meth:`save` wrote; nothing in the file is executed.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if the file is not JSON, or not that of this class.
+        """
+        content = read_json(path)
+        try:
+            return cls.from_dict(content)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def _encode(item: Any) -> Any:
+    if isinstance(item, Value):
+        return item.to_dict()
+    if isinstance(item, Mapping):
+        return {str(key): _encode(value) for key, value in item.items()}
+    if isinstance(item, (list, tuple)):
+        return [_encode(value) for value in item]
+    return item
+
+
+def _decode(item: Any) -> Any:
+    """Undo :func:`_encode`, but for tuples: each class makes its own of the lists it is given."""
+    if isinstance(item, dict) and _TYPE_KEY in item:
+        classes = {cls.__name__: cls for cls in _all_subclasses(Value)}
+        if item[_TYPE_KEY] not in classes:
+            raise ValueError(f"unknown value {item[_TYPE_KEY]!r}; known are {sorted(classes)}.")
+        return classes[item[_TYPE_KEY]].from_dict(item)
+    if isinstance(item, dict):
+        return {key: _decode(value) for key, value in item.items()}
+    if isinstance(item, list):
+        return [_decode(value) for value in item]
+    return item
+
+
+def _all_subclasses(cls: type[Value]) -> set[type[Value]]:
+    return {cls}.union(*(_all_subclasses(sub) for sub in cls.__subclasses__()))
