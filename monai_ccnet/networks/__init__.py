@@ -1,0 +1,19 @@
+"""A network is its MONAI config: built at any width, narrowed, and counted exactly without being allocated."""
+
+from monai_ccnet.networks.narrowing import WIDTHS, Widths, build_network, narrow, network_def_of, widths_of
+from monai_ccnet.networks.plain_unet import PlainUNet
+from monai_ccnet.networks.size import NetworkSize, file_bytes, network_size, save_weights
+
+__all__ = [
+    "WIDTHS",
+    "NetworkSize",
+    "PlainUNet",
+    "Widths",
+    "build_network",
+    "file_bytes",
+    "narrow",
+    "network_def_of",
+    "network_size",
+    "save_weights",
+    "widths_of",
+]
