@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -99,7 +100,7 @@ def widths_of(network_def: NetworkDef) -> tuple[str, tuple[int, ...], tuple[int,
     widths = WIDTHS[name]
     arguments = dict(network_def)
     if widths.argument not in arguments:
-        arguments[widths.argument] = inspect.signature(_class_of(network_def)).parameters[widths.argument].default
+        arguments[widths.argument] = inspect.signature(_class_of(target)).parameters[widths.argument].default
     values = tuple(arguments[widths.argument])
     if not values or not all(isinstance(value, int) and value >= 1 for value in values):
         raise ValueError(f"{widths.argument!r} of {target} must list whole numbers from 1, got {values}.")
@@ -134,17 +135,18 @@ def build_network(network_def: NetworkDef, device: str | torch.device | None = N
         ValueError: if the config holds an expression or a reference, or names anything but a network. A config read
             from a file can thus build networks and run nothing else.
     """
-    for item in _nested(network_def):
+    network_class = _class_of(_target_of(network_def))
+    arguments = {key: value for key, value in network_def.items() if key not in ConfigComponent.non_arg_keys}
+    for item in _nested(arguments):
         if isinstance(item, str) and item[:1] in ("$", "@", "%"):
             raise ValueError(
                 f"the network's config holds {item!r}: resolve references first, with "
                 "ConfigParser.get_parsed_content('network_def', instantiate=False)."
             )
         if isinstance(item, Mapping) and "_target_" in item:
-            _class_of(item)
-    _target_of(network_def)
-    with torch.device(device) if device is not None else torch.device("cpu"):
-        return ConfigParser({"network_def": copy.deepcopy(dict(network_def))}).get_parsed_content("network_def")
+            _class_of(_target_of(item))
+    with torch.device(device) if device is not None else contextlib.nullcontext():
+        return network_class(**ConfigParser({"arguments": copy.deepcopy(arguments)}).get_parsed_content("arguments"))
 
 
 def _target_of(network_def: Any) -> str:
@@ -153,10 +155,12 @@ def _target_of(network_def: Any) -> str:
     return network_def["_target_"]
 
 
-def _class_of(network_def: NetworkDef) -> type[torch.nn.Module]:
-    """Return the class that a config names, which must be a network's."""
-    target = _target_of(network_def)
-    found = pydoc.locate(str(ConfigComponent(config=dict(network_def)).resolve_module_name()))
+@functools.cache
+def _class_of(target: str) -> type[torch.nn.Module]:
+    """Return the class of a dotted name or of one of MONAI's short names, which must be a network's or a layer's."""
+    found = pydoc.locate(target)
+    if found is None:
+        found = pydoc.locate(str(ConfigComponent(config={"_target_": target}).resolve_module_name()))
     if not (inspect.isclass(found) and issubclass(found, torch.nn.Module)):
         raise ValueError(f"{target!r} is not a torch.nn.Module: check the name, and that its package can be imported.")
     return found

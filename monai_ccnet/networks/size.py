@@ -98,8 +98,8 @@ def save_weights(network: torch.nn.Module, path: str | os.PathLike, bits_per_wei
         path: the file, such as ``model.pt``.
         bits_per_weight: 32 or 64 store float32, 16 stores float16; ``load_state_dict`` casts back.
     """
-    network = getattr(network, "module", network) if _is_wrapped(network) else network
-    state = {name: tensor.detach().cpu() for name, tensor in _stored(network, bits_per_weight).items()}
+    network = network.module if _is_wrapped(network) else network
+    state = _stored(network, bits_per_weight)
     write_atomically(path, lambda file: torch.save(state, file))
     return os.path.getsize(path)
 
@@ -111,19 +111,21 @@ def _is_wrapped(network: torch.nn.Module) -> bool:
 def _stored(network: torch.nn.Module, bits_per_weight: int) -> dict[str, torch.Tensor]:
     if bits_per_weight not in STORAGE_TYPES:
         raise ValueError(f"bits_per_weight must be one of {sorted(STORAGE_TYPES)}, got {bits_per_weight}.")
-    dtype = STORAGE_TYPES[bits_per_weight]
-    return {
-        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
-        for name, tensor in network.state_dict().items()
-    }
+    state = network.state_dict()
+    for name, tensor in state.items():  # the state dict itself is kept, for it carries the modules' versions
+        state[name] = tensor.to("meta" if tensor.is_meta else "cpu", _dtype_on_disk(tensor, bits_per_weight))
+    return state
+
+
+def _dtype_on_disk(tensor: torch.Tensor, bits_per_weight: int) -> torch.dtype:
+    return STORAGE_TYPES[bits_per_weight] if tensor.is_floating_point() else tensor.dtype
 
 
 def _state_bytes(network: torch.nn.Module, bits_per_weight: int) -> int:
     """Let torch's own writer count: the file's frame is written, the weights' bytes are only skipped over."""
-    state = {
-        name: torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-        for name, tensor in _stored(network, bits_per_weight).items()
-    }
+    state = _stored(network, bits_per_weight)
+    for name, tensor in state.items():
+        state[name] = torch.empty_like(tensor, device="cpu")
     counter = _ByteCounter()
     with skip_data():
         torch.save(state, counter)
