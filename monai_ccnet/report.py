@@ -1,0 +1,103 @@
+"""What a run tells: the plan and what became of it, side by side, as JSON and in plain words."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from monai_ccnet.calibration.trial import TrialRecord
+from monai_ccnet.constraints import CompressionPlan, DiskBudget, InfeasibleConstraintError
+from monai_ccnet.values import write_json
+
+__all__ = ["report", "report_words", "save_report"]
+
+
+def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | None = None) -> dict[str, Any]:
+    """Return predicted and achieved side by side, with the budget and the sizes.
+
+    Args:
+        plan: what was planned.
+        record: what was trained.
+        full_size_score: the full-size network's own score on the plan's metric, where it is known; it turns the
+            predicted score, which is relative, into an absolute one, and the achieved score into a relative one.
+
+    Raises:
+        InfeasibleConstraintError: if the file that was written is above the plan's disk budget.
+    """
+    budget = plan.constraint.max_bytes if isinstance(plan.constraint, DiskBudget) else None
+    if budget is not None and record.file_bytes > budget:
+        raise InfeasibleConstraintError(f"the file written has {record.file_bytes:,} bytes, the budget is {budget:,}.")
+    metric = plan.degradation.metric if plan.degradation is not None else "f1"
+    achieved = record.scores[metric]
+    return {
+        "dataset": record.dataset,
+        "metric": metric,
+        "predicted": None
+        if plan.predicted is None
+        else {
+            "relative_score": plan.predicted.score,
+            "low": plan.predicted.low,
+            "high": plan.predicted.high,
+            "level": plan.predicted.level,
+            "score": None if full_size_score is None else plan.predicted.score * full_size_score,
+            "source": plan.degradation.source if plan.degradation is not None else None,
+        },
+        "achieved": {
+            "score": achieved,
+            "relative_score": None if full_size_score is None else achieved / full_size_score,
+            "full_size_score": full_size_score,
+            **record.scores,
+        },
+        "budget": plan.constraint.to_dict(),
+        "channels": list(plan.channels),
+        "multipliers": list(plan.multipliers),
+        "sizes": {
+            "weights": plan.size.weights,
+            "full_weights": plan.full_size.weights,
+            "compression": plan.compression,
+            "parameters": plan.size.parameters,
+            "macs": plan.size.macs,
+            "activation_bytes": plan.size.activation_bytes,
+            "input_shape": list(plan.size.input_shape or ()),
+            "file_bytes": record.file_bytes,
+            "full_file_bytes": plan.full_size.file_bytes,
+        },
+        "seconds": record.seconds,
+        "recipe": record.recipe,
+        "versions": record.versions,
+    }
+
+
+def report_words(content: dict[str, Any]) -> str:
+    """Return a report in plain words."""
+    achieved, sizes, metric = content["achieved"], content["sizes"], content["metric"].upper()
+    scores = ", ".join(f"{name} {achieved[name]:.4f}" for name in content["achieved"] if name in _WORDS)
+    lines = [
+        f"Achieved on the test images of {content['dataset']}: {scores}.",
+        f"Written: {sizes['file_bytes']:,} bytes, {sizes['compression']:.1f}x fewer weights than the full-size network; "
+        f"trained and evaluated in {content['seconds']:,.0f} s.",
+    ]
+    predicted = content["predicted"]
+    if predicted is not None and achieved["relative_score"] is not None:
+        lines.append(
+            f"Relative to the full-size network's {metric}: predicted {predicted['relative_score']:.1%}, "
+            f"achieved {achieved['relative_score']:.1%}."
+        )
+    elif predicted is not None:
+        lines.append(
+            f"Predicted was {predicted['relative_score']:.1%} of the full-size network's {metric}, which is not known here: "
+            "train it with train.yaml and give its score as --full_size_score to compare."
+        )
+    return "\n".join(lines)
+
+
+_WORDS = ("f1", "iu", "auc", "accuracy", "specificity", "sensitivity", "jaccard")
+
+
+def save_report(
+    path: str | os.PathLike, plan: CompressionPlan, record: TrialRecord, full_size_score: float | None = None
+) -> str:
+    """Write the report as JSON, atomically, and return it in plain words."""
+    content = report(plan, record, full_size_score)
+    write_json(path, content)
+    return report_words(content)

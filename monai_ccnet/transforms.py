@@ -1,0 +1,139 @@
+"""Complexity inside a MONAI pipeline: what is measured is put beside the image, and the image is left as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from monai.config.type_definitions import KeysCollection, NdarrayOrTensor
+from monai.transforms.transform import MapTransform, Transform
+from monai.utils.enums import TransformBackends
+
+from monai_ccnet.complexity.measures import SCALES, complexity_at_scales, measure_settings
+
+__all__ = [
+    "ForegroundDensity",
+    "ForegroundDensityD",
+    "ForegroundDensityDict",
+    "ForegroundDensityd",
+    "ImageComplexity",
+    "ImageComplexityD",
+    "ImageComplexityDict",
+    "ImageComplexityd",
+]
+
+
+class ImageComplexity(Transform):
+    """Measure the complexity of an image at several scales.
+
+    Args:
+        measure: a measure of images, such as ``"jpeg"``.
+        scales: subsampling along each spatial axis, whole numbers from 1.
+        settings: of the measure, see :func:`monai_ccnet.complexity.measure_settings`.
+
+    The image has the shape ``(C, H, W)`` or ``(C, H, W, D)``, any real dtype, as array, tensor or MetaTensor.
+    Returns the complexity at each scale, ``{"1": ..., "2": ...}``: plain numbers under string keys, which every
+    data set, cache and collation of MONAI carries along.
+    """
+
+    backend = [TransformBackends.NUMPY]  # noqa: RUF012 (MONAI's own form)
+
+    def __init__(self, measure: str = "jpeg", scales: Sequence[int] = SCALES, **settings: Any) -> None:
+        self.settings = measure_settings(measure, **settings)
+        self.scales = tuple(scales)
+
+    def __call__(self, img: NdarrayOrTensor) -> dict[str, float]:
+        """Return the complexity of an image at each scale."""
+        values = complexity_at_scales(img, settings=self.settings, scales=self.scales)
+        return {str(scale): value for scale, value in values.items()}
+
+
+class ForegroundDensity(Transform):
+    """Measure the share of a label that is foreground, at several scales.
+
+    Args:
+        scales: subsampling along each spatial axis, whole numbers from 1.
+
+    The label has the shape ``(1, H, W)`` or ``(1, H, W, D)`` with background 0. Returns ``{"1": ..., "2": ...}``.
+    """
+
+    backend = [TransformBackends.NUMPY]  # noqa: RUF012
+
+    def __init__(self, scales: Sequence[int] = SCALES) -> None:
+        self.settings = measure_settings("foreground")
+        self.scales = tuple(scales)
+
+    def __call__(self, img: NdarrayOrTensor) -> dict[str, float]:
+        """Return the foreground density of a label at each scale."""
+        values = complexity_at_scales(label=img, settings=self.settings, scales=self.scales)
+        return {str(scale): value for scale, value in values.items()}
+
+
+class ImageComplexityd(MapTransform):
+    """Put the complexity of each image beside it, at ``f"{key}_{postfix}"``; see :class:`ImageComplexity`.
+
+    Args:
+        keys: of the images.
+        measure: a measure of images, such as ``"jpeg"``.
+        scales: subsampling along each spatial axis, whole numbers from 1.
+        postfix: of the keys that are added.
+        allow_missing_keys: whether items may lack some of the keys.
+        settings: of the measure.
+    """
+
+    backend = ImageComplexity.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        measure: str = "jpeg",
+        scales: Sequence[int] = SCALES,
+        postfix: str = "complexity",
+        allow_missing_keys: bool = False,
+        **settings: Any,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.postfix = postfix
+        self.measure = ImageComplexity(measure, scales, **settings)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return ``data`` with the complexities beside the images."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[f"{key}_{self.postfix}"] = self.measure(d[key])
+        return d
+
+
+class ForegroundDensityd(MapTransform):
+    """Put the foreground density of each label beside it, at ``f"{key}_{postfix}"``; see :class:`ForegroundDensity`.
+
+    Args:
+        keys: of the labels.
+        scales: subsampling along each spatial axis, whole numbers from 1.
+        postfix: of the keys that are added.
+        allow_missing_keys: whether items may lack some of the keys.
+    """
+
+    backend = ForegroundDensity.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        scales: Sequence[int] = SCALES,
+        postfix: str = "foreground_density",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.postfix = postfix
+        self.measure = ForegroundDensity(scales)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return ``data`` with the densities beside the labels."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[f"{key}_{self.postfix}"] = self.measure(d[key])
+        return d
+
+
+ImageComplexityD = ImageComplexityDict = ImageComplexityd
+ForegroundDensityD = ForegroundDensityDict = ForegroundDensityd
