@@ -54,7 +54,9 @@ class DiskBudget(Value):
         """Return what a network needs of this budget."""
         size = network_size(network_def)
         counted = math.ceil(getattr(size, self.count) * self.bits_per_weight / 8)
-        return max(counted, file_bytes(network_def, self.bits_per_weight) if self.bits_per_weight < 32 else size.file_bytes)
+        return max(
+            counted, file_bytes(network_def, self.bits_per_weight) if self.bits_per_weight < 32 else size.file_bytes
+        )
 
     def __str__(self) -> str:
         return f"at most {self.max_bytes:,} bytes on disk ({self.count} at {self.bits_per_weight} bits, and the file)"
@@ -212,6 +214,7 @@ def compress(
         return max(1.0, full_size.weights / network_size(with_channels(channels)).weights)
 
     if isinstance(constraint, DiskBudget):
+
         def fits(channels: Channels) -> bool:
             return constraint.needed_bytes(with_channels(channels)) <= constraint.max_bytes
 

@@ -130,8 +130,9 @@ class DegradationModel(Value):
         if self.covariance is not None:
             object.__setattr__(self, "covariance", tuple(tuple(map(float, row)) for row in self.covariance))
         if not all(map(math.isfinite, (self.slope, self.intercept, self.curvature))):
-            raise ValueError(f"slope, intercept and curvature must be finite, got {self.slope}, {self.intercept}, "
-                             f"{self.curvature}.")
+            raise ValueError(
+                f"slope, intercept and curvature must be finite, got {self.slope}, {self.intercept}, {self.curvature}."
+            )
 
     @classmethod
     def from_constants(cls, slope: float, intercept: float, **fields: Any) -> DegradationModel:
@@ -298,9 +299,7 @@ class DegradationModel(Value):
         deviation = math.sqrt(decades**2 * slope_variance + self.residual_deviation**2)
         free = self.datasets - 2 if self.between_deviation is not None else self.points
         quantile = float(stats.t.ppf((1 + level) / 2, max(1, free)))
-        return Prediction(
-            score, max(0.0, score - quantile * deviation), min(1.0, score + quantile * deviation), level
-        )
+        return Prediction(score, max(0.0, score - quantile * deviation), min(1.0, score + quantile * deviation), level)
 
     def check_settings(self, settings: dict[str, Any]) -> None:
         """Refuse complexities that were measured in another way than those this model was fitted with.
@@ -316,7 +315,9 @@ class DegradationModel(Value):
             if self.settings.get(key) != settings.get(key)
         }
         if differing:
-            listed = "; ".join(f"{key}: model {ours!r}, complexity {theirs!r}" for key, (ours, theirs) in differing.items())
+            listed = "; ".join(
+                f"{key}: model {ours!r}, complexity {theirs!r}" for key, (ours, theirs) in differing.items()
+            )
             raise ValueError(
                 f"complexities under different settings cannot be compared ({listed}). Measure with the model's settings, "
                 "fit a model to yours, or accept the error with model.assuming(complexity.settings)."
@@ -324,8 +325,12 @@ class DegradationModel(Value):
 
     def assuming(self, settings: dict[str, Any]) -> DegradationModel:
         """Return this model as if it held for other settings: an assumption, which its ``source`` then names."""
-        return self if self.settings == settings else replace(
-            self, settings=settings, source=f"{self.source} (assumed to hold for complexity under other settings)"
+        return (
+            self
+            if self.settings == settings
+            else replace(
+                self, settings=settings, source=f"{self.source} (assumed to hold for complexity under other settings)"
+            )
         )
 
     def __str__(self) -> str:

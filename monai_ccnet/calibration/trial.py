@@ -84,7 +84,12 @@ def run_trial(
         return TrialRecord.load(output_dir / "record.json")
 
     start = time.monotonic()
-    overrides = {**recipe, "network_def": dict(network_def), "output_dir": str(output_dir), "bundle_root": str(bundle_root)}
+    overrides = {
+        **recipe,
+        "network_def": dict(network_def),
+        "output_dir": str(output_dir),
+        "bundle_root": str(bundle_root),
+    }
     if not (output_dir / "model.pt").exists():
         _run([configs / "train.yaml"], overrides)
     evaluation = _run([configs / "train.yaml", configs / "evaluate.yaml"], overrides)

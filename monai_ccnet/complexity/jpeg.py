@@ -58,5 +58,7 @@ def jpeg_complexity(picture: np.ndarray, *, quality: int = 25, subsampling: str 
         encoded = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     written, file = cv2.imencode(".jpg", encoded, [number for pair in settings for number in pair])
     if not written:
-        raise ValueError(f"a picture of shape {picture.shape} does not fit into JPEG, whose sides end at 65,500 pixels.")
+        raise ValueError(
+            f"a picture of shape {picture.shape} does not fit into JPEG, whose sides end at 65,500 pixels."
+        )
     return file.size / picture.size

@@ -127,7 +127,9 @@ def complexity_at_scales(
     relative_to = 1.0
     if settings.get("reference") == "file":
         if not file_bytes:
-            raise ValueError("reference='file' needs the file that the image was read from: give file paths, not arrays.")
+            raise ValueError(
+                "reference='file' needs the file that the image was read from: give file paths, not arrays."
+            )
         relative_to = file_bytes / given.size
     is_volume = given.ndim == 4
     return {
@@ -143,7 +145,9 @@ def _measure(kind: Measure, view: np.ndarray, is_volume: bool, own: Mapping[str,
 
 def _label_picture(label: np.ndarray) -> np.ndarray:
     if label.ndim not in (3, 4) or label.size == 0:
-        raise ValueError(f"a label must have the shape (1, H, W) or (1, H, W, D) with no empty axis, got {label.shape}.")
+        raise ValueError(
+            f"a label must have the shape (1, H, W) or (1, H, W, D) with no empty axis, got {label.shape}."
+        )
     if label.dtype.kind == "f" and not np.isfinite(label).all():
         raise ValueError("the label holds NaN or infinite values: repair it first.")
     foreground = (label > 0).any(axis=0).astype(np.uint8) * np.uint8(255)

@@ -60,7 +60,9 @@ class ComplexityProfile(Value):
             raise ValueError(f"scales must be distinct, ascending and at least 1, got {self.scales}.")
         lengths = {len(self.scales), len(self.mean), len(self.standard_error or self.mean)}
         if len(lengths) != 1:
-            raise ValueError(f"{len(self.scales)} scales need as many means and standard errors, got {sorted(lengths)}.")
+            raise ValueError(
+                f"{len(self.scales)} scales need as many means and standard errors, got {sorted(lengths)}."
+            )
         if not np.isfinite([*self.mean, *(self.standard_error or ())]).all() or min(self.mean) < 0:
             raise ValueError(f"complexities must be finite and not negative, got {self.mean}, {self.standard_error}.")
         if self.count < 1:
@@ -87,7 +89,7 @@ class ComplexityProfile(Value):
         >>> ComplexityProfile.published("lymph_node").at(2)
         0.0857
         """
-        tables = {
+        tables: dict[str, dict[str, tuple[float, ...]]] = {
             "jpeg": _PUBLISHED_JPEG,
             "foreground": _PUBLISHED_FOREGROUND,
             "jb": {
@@ -127,6 +129,7 @@ def measure_dataset(
     name: str = "data set",
     image_key: str = "image",
     label_key: str = "label",
+    saved: str | os.PathLike | None = None,
     progress: bool = False,
     **settings: Any,
 ) -> ComplexityProfile:
@@ -140,6 +143,8 @@ def measure_dataset(
         name: what to call the data set.
         image_key: where an item that is a dict holds its image.
         label_key: where an item that is a dict holds its label.
+        saved: a file to keep the profile in; if it holds one of this name with these settings and scales, nothing is
+            measured again.
         progress: whether to show a progress bar.
         settings: of the measure, see :func:`measure_settings`.
 
@@ -157,12 +162,18 @@ def measure_dataset(
     """
     full_settings = measure_settings(measure, **settings)
     scales = sorted(set(scales))
+    if saved is not None and os.path.exists(saved):
+        known = ComplexityProfile.load(saved)
+        if (known.dataset, known.settings, known.scales) == (name, full_settings, tuple(scales)):
+            return known
     count, mean, squares = 0, np.zeros(len(scales)), np.zeros(len(scales))
     for index, item in enumerate(_with_progress(items, progress)):
         try:
             values = _measure_item(item, full_settings, scales, {"image": image_key, "label": label_key})
         except (ValueError, OSError, RuntimeError) as error:
-            raise ValueError(f"item {index} of {name!r} ({_describe(item, image_key)}) cannot be measured: {error}") from error
+            raise ValueError(
+                f"item {index} of {name!r} ({_describe(item, image_key)}) cannot be measured: {error}"
+            ) from error
         count += 1  # Welford: nothing but the running mean and sum of squares is kept
         step = values - mean
         mean += step / count
@@ -170,7 +181,10 @@ def measure_dataset(
     if count == 0:
         raise ValueError(f"{name!r} is empty: there is nothing to measure.")
     standard_error = tuple(np.sqrt(squares / (count - 1) / count)) if count > 1 else None
-    return ComplexityProfile(name, full_settings, tuple(scales), tuple(mean), standard_error, count)
+    profile = ComplexityProfile(name, full_settings, tuple(scales), tuple(mean), standard_error, count)
+    if saved is not None:
+        profile.save(saved)
+    return profile
 
 
 def _measure_item(item: Any, settings: Mapping[str, Any], scales: Sequence[int], keys: Mapping[str, str]) -> np.ndarray:

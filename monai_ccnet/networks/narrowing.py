@@ -114,7 +114,7 @@ def network_def_of(network: Any) -> dict[str, Any]:
     class and its resolved arguments instead, and this turns them back into the config.
     """
     if isinstance(network, functools.partial):
-        target = f"{network.func.__module__}.{network.func.__qualname__}"  # type: ignore[attr-defined]
+        target = f"{network.func.__module__}.{network.func.__qualname__}"
         return {"_target_": target, **network.keywords}
     if isinstance(network, Mapping):
         return {key: value for key, value in network.items() if key != "_mode_"}

@@ -96,7 +96,9 @@ def _initialise(module: nn.Module) -> None:
     if isinstance(module, (nn.Conv2d, nn.Conv3d)):
         nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
     elif isinstance(module, (nn.ConvTranspose2d, nn.ConvTranspose3d)):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")  # torch's fan_out is over inputs here
+        nn.init.kaiming_normal_(
+            module.weight, mode="fan_out", nonlinearity="relu"
+        )  # torch's fan_out is over inputs here
     else:
         return
     if module.bias is not None:
