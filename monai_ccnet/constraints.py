@@ -73,11 +73,11 @@ class AccuracyFloor(Value):
     min_score: float
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.min_score, (int, float)) and 0 < self.min_score):
+        if not (isinstance(self.min_score, (int, float)) and self.min_score > 0):
             raise ValueError(f"a floor must be a relative score above 0 and at most 1, got {self.min_score!r}.")
         if self.min_score > 1:
             raise InfeasibleConstraintError(
-                f"no network keeps {self.min_score} of the full-size network's score: the highest score that can be had is "
+                f"no network keeps {self.min_score} of the full-size network's score: the highest that can be had is "
                 "1.0, that of the full-size network itself. Give the floor relative to it, such as 0.95."
             )
 
@@ -131,8 +131,8 @@ class CompressionPlan(Value):
             f"Asked for: {self.constraint}.",
             f"Plan: {'a width of its own for each stage' if self.layerwise else 'one multiplier for all stages'}, "
             f"channels {'-'.join(map(str, self.channels))} instead of {full}.",
-            f"Size: {self.size.weights:,} weights instead of {self.full_size.weights:,} ({self.compression:.1f}x fewer), "
-            f"a file of {self.size.file_bytes:,} bytes at 32 bits instead of {self.full_size.file_bytes:,}.",
+            f"Size: {self.size.weights:,} weights instead of {self.full_size.weights:,} "
+            f"({self.compression:.1f}x fewer), a file of {self.size.file_bytes:,} bytes at 32 bits instead of {self.full_size.file_bytes:,}.",
         ]
         if self.size.macs is not None and self.full_size.macs is not None and self.size.activation_bytes is not None:
             shape = " x ".join(map(str, self.size.input_shape or ()))
@@ -227,7 +227,8 @@ def compress(
     elif layerwise:
         channels = layered(1 - constraint.min_score)
     else:
-        assert degradation is not None and complexity is not None
+        assert degradation is not None
+        assert complexity is not None
         model, at_input = degradation, complexity.at(1)
 
         def falls_below(channels: Channels) -> bool:

@@ -319,8 +319,8 @@ class DegradationModel(Value):
                 f"{key}: model {ours!r}, complexity {theirs!r}" for key, (ours, theirs) in differing.items()
             )
             raise ValueError(
-                f"complexities under different settings cannot be compared ({listed}). Measure with the model's settings, "
-                "fit a model to yours, or accept the error with model.assuming(complexity.settings)."
+                f"complexities under different settings cannot be compared ({listed}). Measure with the model's "
+                "settings, fit a model to yours, or accept the error with model.assuming(complexity.settings)."
             )
 
     def assuming(self, settings: dict[str, Any]) -> DegradationModel:

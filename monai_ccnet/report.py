@@ -74,8 +74,8 @@ def report_words(content: dict[str, Any]) -> str:
     scores = ", ".join(f"{name} {achieved[name]:.4f}" for name in content["achieved"] if name in _WORDS)
     lines = [
         f"Achieved on the test images of {content['dataset']}: {scores}.",
-        f"Written: {sizes['file_bytes']:,} bytes, {sizes['compression']:.1f}x fewer weights than the full-size network; "
-        f"trained and evaluated in {content['seconds']:,.0f} s.",
+        f"Written: {sizes['file_bytes']:,} bytes, {sizes['compression']:.1f}x fewer weights than the full-size "
+        f"network; trained and evaluated in {content['seconds']:,.0f} s.",
     ]
     predicted = content["predicted"]
     if predicted is not None and achieved["relative_score"] is not None:
@@ -85,8 +85,8 @@ def report_words(content: dict[str, Any]) -> str:
         )
     elif predicted is not None:
         lines.append(
-            f"Predicted was {predicted['relative_score']:.1%} of the full-size network's {metric}, which is not known here: "
-            "train it with train.yaml and give its score as --full_size_score to compare."
+            f"Predicted was {predicted['relative_score']:.1%} of the full-size network's {metric}, which is not known "
+            "here: train it with train.yaml and give its score as --full_size_score to compare."
         )
     return "\n".join(lines)
 

@@ -41,8 +41,8 @@ def mni152_grey_matter(folder: str | os.PathLike | None = None) -> Path:
         return folder
     if not has_nilearn:
         raise ImportError(
-            "the sample data come with nilearn: pip install 'monai_ccnet[samples]', or give a data set of your own with "
-            "--dataset_dir."
+            "the sample data come with nilearn: pip install 'monai_ccnet[samples]', or give a data set of your "
+            "own with --dataset_dir."
         )
     template = np.asarray(datasets.load_mni152_template(resolution=1).dataobj)
     mask = np.asarray(datasets.load_mni152_gm_mask(resolution=1, threshold=0.5, n_iter=1).dataobj) > 0

@@ -61,7 +61,7 @@ def run_trial(
         bundle_root: folder of the bundle.
         output_dir: a folder for this trial alone.
         network_def: the network's MONAI config, with references resolved.
-        recipe: overrides of ``train.yaml`` by their ids, such as ``dataset_dir``, ``max_epochs`` or ``seed``; JSON types.
+        recipe: overrides of ``train.yaml`` by their ids, such as ``dataset_dir`` or ``seed``; JSON types.
 
     Returns:
         The record; of an earlier run, if there is one.
@@ -94,12 +94,12 @@ def run_trial(
         _run([configs / "train.yaml"], overrides)
     evaluation = _run([configs / "train.yaml", configs / "evaluate.yaml"], overrides)
     evaluator = evaluation.parser.get_parsed_content("validate#evaluator")
-    image = next(iter(evaluation.parser.get_parsed_content("train#dataset")))["image"]
+    in_channels, patch_size = (evaluation.parser.get_parsed_content(key) for key in ("in_channels", "patch_size"))
     record = TrialRecord(
         dataset=str(evaluation.parser.get_parsed_content("dataset_json").get("name", "data set")),
         network_def=dict(network_def),
         recipe=recipe,
-        size=network_size(network_def, (1, *image.shape)),
+        size=network_size(network_def, (1, in_channels, *patch_size)),
         file_bytes=os.path.getsize(output_dir / "model.pt"),
         scores={name: float(value) for name, value in evaluator.state.metrics.items()},
         seconds=round(time.monotonic() - start, 1),

@@ -19,14 +19,16 @@ __all__ = ["PUBLISHED_SETTINGS", "ComplexityProfile", "measure_dataset"]
 # The paper states the quality and no more; what was divided by what cannot be recovered from its numbers.
 PUBLISHED_SETTINGS: dict[str, Any] = {"measure": "jpeg", "quality": 25, "source": "Mishra, Chen, Hu: Table 1"}
 
-_PUBLISHED_JPEG = {  # Table 1, at scales 1, 2, 4, 8, 16
+_PUBLISHED_JPEG: dict[str, tuple[float, ...]] = {  # Table 1, at scales 1, 2, 4, 8, 16
     "wing_disk": (0.0279, 0.0187, 0.0175, 0.0166, 0.0156),
     "drive": (0.0362, 0.0303, 0.0284, 0.0269, 0.0255),
     "melanoma": (0.0642, 0.0459, 0.0361, 0.0296, 0.0250),
     "lymph_node": (0.1518, 0.0857, 0.0655, 0.0496, 0.0375),
     "chase_db1": (0.2826, 0.2204, 0.1971, 0.1789, 0.1636),
 }
-_PUBLISHED_FOREGROUND = {"lymph_node": (0.0812, 0.0813, 0.0811, 0.0809, 0.0799)}  # Table 2
+_PUBLISHED_FOREGROUND: dict[str, tuple[float, ...]] = {
+    "lymph_node": (0.0812, 0.0813, 0.0811, 0.0809, 0.0799)
+}  # Table 2
 _PUBLISHED_COUNTS = {"wing_disk": 889, "drive": 20, "melanoma": 2150, "lymph_node": 137, "chase_db1": 20}
 
 

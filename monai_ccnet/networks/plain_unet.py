@@ -51,7 +51,7 @@ class PlainUNet(nn.Module):
             raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}.")
         if len(channels) < 2 or min(*channels, in_channels, out_channels) < 1:
             raise ValueError(
-                f"channels must hold at least two widths, all widths must be at least 1; got channels={tuple(channels)}, "
+                f"channels must hold at least two widths, all at least 1; got channels={tuple(channels)}, "
                 f"in_channels={in_channels}, out_channels={out_channels}."
             )
 

@@ -98,14 +98,11 @@ def save_weights(network: torch.nn.Module, path: str | os.PathLike, bits_per_wei
         path: the file, such as ``model.pt``.
         bits_per_weight: 32 or 64 store float32, 16 stores float16; ``load_state_dict`` casts back.
     """
-    network = network.module if _is_wrapped(network) else network
+    if isinstance(network, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+        network = network.module
     state = _stored(network, bits_per_weight)
     write_atomically(path, lambda file: torch.save(state, file))
     return os.path.getsize(path)
-
-
-def _is_wrapped(network: torch.nn.Module) -> bool:
-    return isinstance(network, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel))
 
 
 def _stored(network: torch.nn.Module, bits_per_weight: int) -> dict[str, torch.Tensor]:
@@ -128,7 +125,7 @@ def _state_bytes(network: torch.nn.Module, bits_per_weight: int) -> int:
         state[name] = torch.empty_like(tensor, device="cpu")
     counter = _ByteCounter()
     with skip_data():
-        torch.save(state, counter)
+        torch.save(state, counter)  # type: ignore[arg-type]
     return counter.length
 
 

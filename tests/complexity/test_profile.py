@@ -1,0 +1,115 @@
+"""Profiles: published, measured, kept."""
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.data import Dataset, MetaTensor
+from PIL import Image
+
+from monai_ccnet.complexity import ComplexityProfile, complexity_at_scales, jpeg_complexity, measure_dataset
+
+RNG = np.random.default_rng(0)
+IMAGES = [RNG.integers(0, 40 * (i + 1), (1, 48, 64)).astype(np.uint8) for i in range(4)]
+
+
+def test_tables_1_and_2():
+    lymph_node = ComplexityProfile.published("lymph_node")
+    assert lymph_node.scales == (1, 2, 4, 8, 16)
+    assert lymph_node.mean == (0.1518, 0.0857, 0.0655, 0.0496, 0.0375)
+    assert ComplexityProfile.published("chase_db1").at(16) == 0.1636
+    printed = {  # Table 2
+        0.7: (0.1306, 0.0844, 0.0702, 0.0590, 0.0502),
+        0.775: (0.1359, 0.0847, 0.0690, 0.0566, 0.0470),
+        0.95: (0.1483, 0.0855, 0.0663, 0.0512, 0.0396),
+    }
+    for omega, values in printed.items():
+        profile = ComplexityProfile.published("lymph_node", measure="jb", omega=omega)
+        assert profile.mean == pytest.approx(values, abs=1.01e-4)
+
+
+def test_mean_and_standard_error_the_slow_way():
+    profile = measure_dataset(IMAGES, scales=(4, 1))
+    values = np.array([[complexity_at_scales(image)[scale] for scale in (1, 4)] for image in IMAGES])
+    assert profile.scales == (1, 4)
+    assert profile.mean == pytest.approx(values.mean(axis=0))
+    assert profile.standard_error == pytest.approx(values.std(axis=0, ddof=1) / 2)
+    assert profile.count == 4
+    assert measure_dataset(IMAGES[:1]).standard_error is None
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, MetaTensor])
+def test_arrays_tensors_and_datasets_measure_alike(kind):
+    expected = measure_dataset(IMAGES)
+    assert measure_dataset([kind(image) for image in IMAGES]) == expected
+    assert measure_dataset(Dataset([{"image": kind(image)} for image in IMAGES])) == expected
+    assert measure_dataset([image[0] for image in IMAGES]) == expected
+
+
+def test_files_measure_as_their_arrays(tmp_path):
+    picture = RNG.integers(0, 256, (48, 64, 3)).astype(np.uint8)
+    Image.fromarray(picture).save(tmp_path / "image.png")
+    volume = RNG.integers(-1000, 1000, (20, 24, 6)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "volume.nii.gz")
+    by_file = measure_dataset([{"image": str(tmp_path / "image.png")}], scales=(1,))
+    assert by_file.mean[0] == jpeg_complexity(picture)
+    by_path = measure_dataset([tmp_path / "volume.nii.gz"])
+    assert by_path.mean == measure_dataset([volume[None]]).mean
+    relative_to_file = measure_dataset([tmp_path / "image.png"], scales=(1,), reference="file")
+    assert relative_to_file.mean[0] == pytest.approx(
+        by_file.mean[0] * picture.size / (tmp_path / "image.png").stat().st_size
+    )
+
+
+def test_a_saved_profile_is_measured_again_only_for_other_settings(tmp_path):
+    saved = tmp_path / "complexity.json"
+    first = measure_dataset(IMAGES, saved=saved)
+    assert measure_dataset(iter(()), saved=saved) == first
+    assert measure_dataset(IMAGES, saved=saved, quality=90) != first
+
+
+def test_a_constant_image_is_near_zero_and_measured():
+    assert 0 < measure_dataset([np.full((1, 256, 256), 3.5)]).mean[0] < 0.02
+
+
+@pytest.mark.parametrize(
+    ("items", "options", "message"),
+    [
+        ([], {}, "is empty"),
+        ([IMAGES[0], np.full((1, 8, 8), np.nan)], {}, "item 1 of 'data set'.*NaN or infinite"),
+        ([{"image": "missing.png"}], {}, r"item 0 .*missing\.png"),
+        ([{"image": IMAGES[0]}], {"measure": "foreground"}, r"needs \['label'\], the item holds \['image'\]"),
+        ([{"image": IMAGES[0]}], {"measure": "jb"}, "needs"),
+        ([{"label": IMAGES[0]}], {}, "needs"),
+        (IMAGES, {"scales": (0, 1)}, "whole number from 1"),
+        (IMAGES, {"scales": ()}, "scales must be distinct"),
+    ],
+)
+def test_refusals_name_the_item(items, options, message):
+    with pytest.raises(ValueError, match=message):
+        measure_dataset(items, **options)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mean": (float("nan"), 0.1)}, "finite"),
+        ({"mean": (-0.1, 0.1)}, "not negative"),
+        ({"mean": (0.1,)}, "as many means"),
+        ({"scales": (2, 1)}, "ascending"),
+        ({"count": 0}, "at least one image"),
+    ],
+)
+def test_profiles_that_cannot_be_right(fields, message):
+    whole = {"dataset": "d", "settings": {}, "scales": (1, 2), "mean": (0.2, 0.1), "standard_error": None, "count": 1}
+    with pytest.raises(ValueError, match=message):
+        ComplexityProfile(**whole | fields)
+
+
+def test_unknown_names_are_refused_with_the_known():
+    with pytest.raises(ValueError, match="known:.*lymph_node"):
+        ComplexityProfile.published("hela")
+    with pytest.raises(ValueError, match="published are"):
+        ComplexityProfile.published("drive", measure="energy")
+    with pytest.raises(ValueError, match="scales=.*3"):
+        ComplexityProfile.published("drive").at(3)

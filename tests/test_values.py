@@ -1,0 +1,66 @@
+"""Values: round trip through JSON, atomic writing, and what is refused."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from monai_ccnet.complexity import ComplexityProfile
+from monai_ccnet.constraints import CompressionPlan, DiskBudget, compress
+from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.values import write_atomically, write_json
+
+UNET = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [8, 16, 32]}
+
+
+def _plan():
+    complexity = ComplexityProfile.published("lymph_node")
+    return compress(
+        UNET, DiskBudget(20_000), complexity=complexity, degradation=DegradationModel.published("unet", metric="f1")
+    )
+
+
+@pytest.mark.parametrize(
+    "value", [ComplexityProfile.published("drive"), DegradationModel.published("ucunet", "iu"), _plan()], ids=repr
+)
+def test_values_round_trip_through_json(value, tmp_path):
+    value.save(tmp_path / "value.json")
+    assert type(value).load(tmp_path / "value.json") == value
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "value.json"
+    write_json(path, {"old": 1})
+
+    def half(file):
+        file.write(b"{half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, half)
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert os.listdir(tmp_path) == ["value.json"]
+
+
+def test_nan_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "value.json", {"score": float("nan")})
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not valid JSON.*delete it"),
+        ("[]", "expected the JSON of a CompressionPlan, got 'list'"),
+        ('{"value_type": "ComplexityProfile"}', "got 'ComplexityProfile'"),
+        ('{"value_type": "CompressionPlan"}', "lacks"),
+    ],
+)
+def test_corrupt_files_are_refused_by_name(tmp_path, text, message):
+    path = Path(tmp_path / "plan.json")
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        CompressionPlan.load(path)
+    assert "plan.json" in str(error.value)
