@@ -132,7 +132,8 @@ class CompressionPlan(Value):
             f"Plan: {'a width of its own for each stage' if self.layerwise else 'one multiplier for all stages'}, "
             f"channels {'-'.join(map(str, self.channels))} instead of {full}.",
             f"Size: {self.size.weights:,} weights instead of {self.full_size.weights:,} "
-            f"({self.compression:.1f}x fewer), a file of {self.size.file_bytes:,} bytes at 32 bits instead of {self.full_size.file_bytes:,}.",
+            f"({self.compression:.1f}x fewer), a file of {self.size.file_bytes:,} bytes at 32 bits instead of "
+            f"{self.full_size.file_bytes:,}.",
         ]
         if self.size.macs is not None and self.full_size.macs is not None and self.size.activation_bytes is not None:
             shape = " x ".join(map(str, self.size.input_shape or ()))

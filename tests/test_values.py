@@ -17,7 +17,7 @@ UNET = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [8, 16, 32]}
 def _plan():
     complexity = ComplexityProfile.published("lymph_node")
     return compress(
-        UNET, DiskBudget(20_000), complexity=complexity, degradation=DegradationModel.published("unet", metric="f1")
+        UNET, DiskBudget(60_000), complexity=complexity, degradation=DegradationModel.published("unet", metric="f1")
     )
 
 

@@ -22,9 +22,7 @@ def _noise(*shape, seed=0):
 def test_as_many_bytes_as_pillow_writes(shape, subsampling, pillow, quality):
     picture = cv2.GaussianBlur(_noise(*shape), (0, 0), 1.5)
     file = io.BytesIO()
-    Image.fromarray(picture).save(
-        file, "JPEG", quality=quality, subsampling=pillow, optimize=False, progressive=False
-    )
+    Image.fromarray(picture).save(file, "JPEG", quality=quality, subsampling=pillow, optimize=False, progressive=False)
     expected = len(file.getvalue()) / picture.size
     assert jpeg_complexity(picture, quality=quality, subsampling=subsampling) == expected
 
@@ -38,7 +36,7 @@ def test_blur_lowers_and_a_flat_picture_is_least(seed, height, width):
 
 
 def test_a_large_flat_picture_is_near_zero():
-    assert 0 < jpeg_complexity(np.full((512, 512), 200, np.uint8)) < 0.006
+    assert 0 < jpeg_complexity(np.full((512, 512), 200, np.uint8)) < 0.014  # six bits a block, and the header
 
 
 def test_channel_first_and_last_are_the_same_picture():

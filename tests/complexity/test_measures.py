@@ -30,8 +30,9 @@ def test_a_volume_of_one_slice_is_its_slice():
 def test_many_channels_are_the_mean_of_their_channels():
     other = IMAGE[:, ::-1] // 2
     both = complexity_at_scales(np.concatenate([IMAGE, other] * 2))
-    means = {scale: (value + complexity_at_scales(other)[scale]) / 2 for scale, value in
-             complexity_at_scales(IMAGE).items()}
+    means = {
+        scale: (value + complexity_at_scales(other)[scale]) / 2 for scale, value in complexity_at_scales(IMAGE).items()
+    }
     assert both == pytest.approx(means)
 
 
@@ -43,12 +44,12 @@ def test_bytes_of_the_file_as_reference():
 
 def test_foreground_density_by_hand_and_in_three_dimensions():
     label = np.zeros((1, 32, 32), np.int64)
-    label[0, :16, :16] = 2
-    assert foreground_density(label) == 0.25
+    label[0, :16] = 2
+    assert foreground_density(label) == 0.5
     settings = measure_settings("foreground")
-    assert complexity_at_scales(label=label, settings=settings) == dict.fromkeys((1, 2, 4, 8), 0.25) | {16: 0.25}
+    assert complexity_at_scales(label=label, settings=settings) == dict.fromkeys((1, 2, 4, 8, 16), 0.5)
     volume = np.repeat(label[..., None], 16, axis=-1)
-    assert complexity_at_scales(label=volume, settings=settings, scales=(1, 2, 4))[4] == 0.25
+    assert complexity_at_scales(label=volume, settings=settings, scales=(1, 2, 4))[4] == 0.5
 
 
 def test_thin_structures_vanish_from_the_label_at_coarse_scales():
@@ -80,7 +81,10 @@ def test_jb_mixes_both():
             lambda: complexity_at_scales(label=np.full((1, 4, 4), np.nan), settings=measure_settings("foreground")),
             "label holds NaN",
         ),
-        (lambda: complexity_at_scales(label=np.zeros((4, 4)), settings=measure_settings("foreground")), "label must have"),
+        (
+            lambda: complexity_at_scales(label=np.zeros((4, 4)), settings=measure_settings("foreground")),
+            "label must have",
+        ),
     ],
 )
 def test_refusals(call, message):

@@ -1,0 +1,97 @@
+"""Narrowing a config, and building it."""
+
+import functools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.networks.nets import BasicUNet, UNet
+
+from monai_ccnet.networks import PlainUNet, build_network, narrow, network_def_of, widths_of
+
+PLAIN = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [64, 128, 256, 512, 1024]}
+MONAI_UNET = {
+    "_target_": "UNet",
+    "spatial_dims": 2,
+    "in_channels": 1,
+    "out_channels": 2,
+    "channels": [8, 16, 32],
+    "strides": [2, 2],
+}
+BASIC = {"_target_": "monai.networks.nets.BasicUNet", "spatial_dims": 2, "features": [8, 8, 16, 32, 64, 8]}
+
+
+def test_half_width():
+    assert narrow(PLAIN, 0.5)["channels"] == [32, 64, 128, 256, 512]
+    assert PLAIN["channels"] == [64, 128, 256, 512, 1024]
+
+
+def test_a_multiplier_each():
+    assert narrow(PLAIN, [1, 0.5, 0.25, 0.1, 0.001])["channels"] == [64, 64, 64, 51, 1]
+
+
+@settings(deadline=None)
+@given(st.floats(1e-4, 1), st.floats(1e-4, 1))
+def test_channels_never_rise_as_the_multiplier_falls(first, second):
+    narrower, wider = (narrow(PLAIN, multiplier)["channels"] for multiplier in sorted((first, second)))
+    assert all(1 <= n <= w <= f for n, w, f in zip(narrower, wider, PLAIN["channels"], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("network_def", "scales"), [(PLAIN, (1, 2, 4, 8, 16)), (MONAI_UNET, (1, 2, 4)), (BASIC, (1, 2, 4, 8, 16, 1))]
+)
+def test_every_known_network_narrows_and_runs(network_def, scales):
+    assert widths_of(network_def)[2] == scales
+    network = build_network(narrow(network_def, 0.5)).eval()
+    assert network(torch.zeros(1, 1, 32, 32)).shape[2:] == (32, 32)
+
+
+def test_widths_that_are_not_said_are_the_default():
+    assert narrow({"_target_": "monai_ccnet.networks.PlainUNet"}, 0.5)["channels"] == [32, 64, 128, 256, 512]
+
+
+@pytest.mark.parametrize(
+    ("multipliers", "message"),
+    [(0, "(0, 1]"), (1.5, "(0, 1]"), (-1, "(0, 1]"), (float("nan"), "(0, 1]"), ([0.5, 0.5], "5 stages need one")],
+)
+def test_multipliers_out_of_range(multipliers, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(").replace("]", r"\]")):
+        narrow(PLAIN, multipliers)
+
+
+def test_an_unknown_network_is_told_how_to_be_known():
+    with pytest.raises(ValueError, match=r"known networks are .*PlainUNet.*WIDTHS\['Mine'\] = "):
+        narrow({"_target_": "my.package.Mine"}, 0.5)
+
+
+def test_networks_are_built_where_and_as_asked():
+    assert isinstance(build_network(MONAI_UNET), UNet)
+    assert isinstance(build_network(BASIC), BasicUNet)
+    assert all(p.is_meta for p in build_network(PLAIN, device="meta").parameters())
+
+
+@pytest.mark.parametrize(
+    ("network_def", "message"),
+    [
+        ({"_target_": "os.system", "command": "false"}, "not a torch.nn.Module"),
+        ({"_target_": "NoSuchNetwork"}, "not a torch.nn.Module"),
+        ({**PLAIN, "channels": "@channels"}, "resolve references first"),
+        ({**PLAIN, "act": "$__import__('os').system('false')"}, "resolve references first"),
+        ({**PLAIN, "act": {"_target_": "os.system", "command": "false"}}, "not a torch.nn.Module"),
+        ({"channels": [1, 2]}, "dict with '_target_'"),
+        ("PlainUNet", "dict with '_target_'"),
+    ],
+)
+def test_a_config_can_build_networks_and_run_nothing_else(network_def, message):
+    with pytest.raises(ValueError, match=message):
+        build_network(network_def)
+
+
+def test_what_a_bundle_makes_of_mode_callable_is_the_config_again():
+    partial = functools.partial(PlainUNet, channels=[4, 8])
+    expected = {"_target_": "monai_ccnet.networks.plain_unet.PlainUNet", "channels": [4, 8]}
+    assert network_def_of(partial) == expected
+    assert network_def_of({**expected, "_mode_": "callable"}) == expected
+    with pytest.raises(TypeError, match="'_mode_': 'callable'"):
+        network_def_of(PlainUNet(channels=(2, 2)))

@@ -1,0 +1,180 @@
+"""Plans: the paper's test cases, exact budgets, laws, refusals."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monai_ccnet.complexity import ComplexityProfile, measure_dataset
+from monai_ccnet.constraints import AccuracyFloor, CompressionPlan, DiskBudget, InfeasibleConstraintError, compress
+from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.networks import build_network, narrow, network_size, save_weights
+
+UNET = {
+    "_target_": "monai_ccnet.networks.PlainUNet",
+    "spatial_dims": 2,
+    "in_channels": 1,
+    "out_channels": 1,
+    "channels": [64, 128, 256, 512, 1024],
+}
+SMALL = {**UNET, "channels": [12, 20, 32]}
+KNOWN = {
+    "complexity": ComplexityProfile.published("lymph_node"),
+    "degradation": DegradationModel.published("unet", metric="f1"),
+}
+ONE_MB = DiskBudget(1_000_000, bits_per_weight=64, count="weights")
+
+
+def test_case_1_of_the_paper_to_the_digit():
+    assert compress(UNET, ONE_MB, layerwise=False).channels == (4, 8, 16, 32, 65)
+    assert compress(UNET, ONE_MB, **KNOWN).channels == (20, 19, 25, 29, 33)
+
+
+def test_case_2_of_the_paper_within_a_filter():
+    channels = compress(UNET, AccuracyFloor(0.95), **KNOWN).channels
+    assert channels == (31, 39, 59, 85, 119)
+    assert np.abs(np.subtract(channels, (30, 39, 59, 85, 119))).max() <= 1
+
+
+def test_case_2_uniform_keeps_the_floor_that_the_papers_widths_just_miss():
+    plan = compress(UNET, AccuracyFloor(0.95), layerwise=False, **KNOWN)
+    assert plan.channels == (30, 60, 121, 242, 483)  # the paper rounds 30.2 to 30 and doubles: 30-60-120-240-480
+    assert plan.multipliers[0] == pytest.approx(0.4718, abs=1 / 64)
+    theirs = network_size({**UNET, "channels": [30, 60, 120, 240, 480]}).weights
+    kept = KNOWN["degradation"].predict(0.1518, plan.full_size.weights / theirs)
+    assert 0.949 < kept < 0.95 <= plan.predicted.score
+
+
+def test_plans_take_under_a_second_each():
+    start = time.perf_counter()
+    compress(UNET, DiskBudget(250_000), **KNOWN)
+    assert time.perf_counter() - start < 5  # some 0.7 s on two cores; a loose bound, for this is no benchmark
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    st.integers(40_000, 400_000),
+    st.booleans(),
+    st.sampled_from([16, 32, 64]),
+    st.sampled_from(["parameters", "weights"]),
+)
+def test_the_file_written_keeps_to_the_budget_and_one_step_more_does_not(max_bytes, layerwise, bits, count):
+    budget = DiskBudget(max_bytes, bits, count)
+    plan = compress(SMALL, budget, layerwise=layerwise, **KNOWN)
+    path = f"/tmp/monai_ccnet_{os.getpid()}.pt"
+    try:
+        assert save_weights(build_network(plan.network_def), path, bits) <= max_bytes
+    finally:
+        os.unlink(path)
+    assert getattr(plan.size, count) * bits / 8 <= max_bytes
+    if plan.channels != tuple(SMALL["channels"]):
+        wider = [min(full, c + 1) for c, full in zip(plan.channels, SMALL["channels"], strict=True)]
+        assert budget.needed_bytes({**SMALL, "channels": wider}) > max_bytes
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.floats(0.7, 1), st.floats(0.7, 1), st.booleans())
+def test_a_higher_floor_is_never_narrower(first, second, layerwise):
+    low, high = (compress(SMALL, AccuracyFloor(f), layerwise=layerwise, **KNOWN) for f in sorted((first, second)))
+    assert all(a <= b for a, b in zip(low.channels, high.channels, strict=True))
+    assert low.predicted.score >= min(first, second) - 1e-12
+    assert narrow(SMALL, low.multipliers) == low.network_def
+
+
+@pytest.mark.parametrize("curvature", [0.5, -0.1])
+def test_curved_laws_keep_the_floor_too(curvature):
+    model = DegradationModel.from_constants(0.05, 0.003, curvature=curvature)
+    for layerwise in (True, False):
+        plan = compress(
+            SMALL, AccuracyFloor(0.97), complexity=KNOWN["complexity"], degradation=model, layerwise=layerwise
+        )
+        assert plan.predicted.score >= 0.97
+        assert plan.compression > 1
+
+
+def test_simpler_images_need_smaller_networks():
+    plans = [
+        compress(
+            UNET, AccuracyFloor(0.95), complexity=ComplexityProfile.published(name), degradation=KNOWN["degradation"]
+        )
+        for name in ("wing_disk", "drive", "melanoma", "lymph_node", "chase_db1")
+    ]
+    assert [p.size.weights for p in plans] == sorted(p.size.weights for p in plans)
+
+
+def test_a_roomy_budget_and_a_floor_of_one_leave_the_network_as_it_is():
+    for constraint in (DiskBudget(10**9), AccuracyFloor(1.0)):
+        for layerwise in (True, False):
+            assert compress(SMALL, constraint, layerwise=layerwise, **KNOWN).channels == (12, 20, 32)
+
+
+def test_three_dimensions_and_plain_words():
+    plan = compress({**SMALL, "spatial_dims": 3}, DiskBudget(100_000), **KNOWN)
+    words = str(plan)
+    assert plan.size.input_shape == (1, 1, 64, 64, 64)
+    assert "100,000 bytes" in words
+    assert "instead of 12-20-32" in words
+    assert "Predicted: " in words
+
+
+def test_a_plan_in_a_file_builds_the_same_network(tmp_path):
+    plan = compress(SMALL, DiskBudget(60_000), layerwise=False)
+    plan.save(tmp_path / "plan.json")
+    loaded = CompressionPlan.load(tmp_path / "plan.json")
+    assert loaded == plan
+    assert loaded.predicted is None
+    assert build_network(loaded.network_def).head.in_channels == plan.channels[0]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: DiskBudget(0), ValueError, "above 0"),
+        (lambda: DiskBudget(float("nan")), ValueError, "above 0"),
+        (lambda: DiskBudget("1 MB"), ValueError, "above 0"),
+        (lambda: DiskBudget(1000, bits_per_weight=8), ValueError, r"one of \[16, 32, 64\]"),
+        (lambda: DiskBudget(1000, count="kernels"), ValueError, "'parameters' or 'weights'"),
+        (lambda: AccuracyFloor(0), ValueError, "above 0"),
+        (lambda: AccuracyFloor(1.01), InfeasibleConstraintError, "highest that can be had is 1.0"),
+        (lambda: compress(SMALL, DiskBudget(1000), **KNOWN), InfeasibleConstraintError, r"still needs 2\d,\d{3} bytes"),
+        (lambda: compress(SMALL, DiskBudget(10**5)), ValueError, "need complexity="),
+        (lambda: compress(SMALL, AccuracyFloor(0.9), layerwise=False), ValueError, "need complexity="),
+        (
+            lambda: compress(
+                SMALL,
+                AccuracyFloor(0.9),
+                complexity=measure_dataset([np.eye(64) * 9]),
+                degradation=KNOWN["degradation"],
+            ),
+            ValueError,
+            "different settings cannot be compared.*subsampling",
+        ),
+        (
+            lambda: compress(
+                UNET,
+                AccuracyFloor(0.9),
+                complexity=measure_dataset([np.eye(64) * 9], scales=(1, 2, 4)),
+                degradation=DegradationModel.from_constants(0.4, 0.01),
+            ),
+            ValueError,
+            "measure the data set again with scale 8, 16",
+        ),
+        (
+            lambda: compress(
+                SMALL,
+                AccuracyFloor(0.9),
+                complexity=KNOWN["complexity"],
+                degradation=DegradationModel.from_constants(0.4, -0.5),
+            ),
+            ValueError,
+            "no loss at all",
+        ),
+        (lambda: compress({"_target_": "Nothing"}, ONE_MB, layerwise=False), ValueError, "known networks are"),
+    ],
+)
+def test_refusals(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,149 @@
+"""The law of degradation: published constants, fits, intervals."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monai_ccnet.complexity import ComplexityProfile
+from monai_ccnet.degradation import DegradationModel, DegradationPoint, inverse_log_compression, log_compression
+from monai_ccnet.networks import narrow, network_size
+
+# F1 of Tables 4 and 5, at the multipliers 1, 0.75, 0.5, 0.25, 0.1875, 0.125, 0.0625
+MULTIPLIERS = (1, 0.75, 0.5, 0.25, 0.1875, 0.125, 0.0625)
+PUBLISHED_F1 = {
+    "chase_db1": (0.7748, 0.7684, 0.7602, 0.7395, 0.7498, 0.6823, 0.4739),
+    "drive": (0.7940, 0.7901, 0.7857, 0.7864, 0.7494, 0.7727, 0.7125),
+    "melanoma": (0.8444, 0.8238, 0.8177, 0.7875, 0.7874, 0.7548, 0.7574),
+}
+
+
+@pytest.fixture(scope="module")
+def published_points():
+    unet = {"_target_": "monai_ccnet.networks.PlainUNet"}
+    weights = [network_size(narrow(unet, multiplier)).weights for multiplier in MULTIPLIERS]
+    return [
+        DegradationPoint(name, ComplexityProfile.published(name).at(1), weights[0] / count, score / scores[0])
+        for name, scores in PUBLISHED_F1.items()
+        for count, score in zip(weights, scores, strict=True)
+    ]
+
+
+def _points(truth, complexities=(0.1, 0.2, 0.3), noise=0.0, rng=None):
+    return [
+        DegradationPoint(str(c), c, x, truth.predict(c, x) + noise * (rng.normal() if rng else 0))
+        for c in complexities
+        for x in (1, 2, 10, 100)
+    ]
+
+
+def test_table_3():
+    constants = {
+        ("unet", "f1"): (0.437, 0.01030),
+        ("cumedvision", "f1"): (0.538, 0.00427),
+        ("ucunet", "f1"): (0.241, 0.00956),
+        ("unet", "iu"): (0.349, 0.000072),
+        ("cumedvision", "iu"): (0.366, 0.000096),
+        ("ucunet", "iu"): (0.151, 0.007080),
+    }
+    for (network, metric), expected in constants.items():
+        model = DegradationModel.published(network, metric=metric)
+        assert (model.slope, model.intercept) == expected
+
+
+def test_published_models_and_profiles_belong_together():
+    lymph_node = ComplexityProfile.published("lymph_node")
+    DegradationModel.published("unet", metric="f1").check_settings(lymph_node.settings)
+    for network, omega in {"unet": 0.7, "cumedvision": 0.775, "ucunet": 0.95}.items():
+        jb = ComplexityProfile.published("lymph_node", measure="jb", omega=omega)
+        DegradationModel.published(network, metric="iu").check_settings(jb.settings)
+    with pytest.raises(ValueError, match="omega: model 0.7, complexity None"):
+        DegradationModel.published("unet", metric="iu").check_settings(lymph_node.settings)
+
+
+def test_spread_of_the_papers_own_tables_about_its_law(published_points):
+    model = DegradationModel.published("unet", metric="f1")
+    errors = [model.predict(p.complexity, p.compression) - p.score for p in published_points if p.compression > 1]
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(model.residual_deviation, abs=5e-5)
+
+
+@pytest.mark.parametrize(("curvature", "expected"), [(0, (0.081, 0.019, 0.011)), (0.5, (0.035, 0.014, 0.030))])
+def test_what_a_line_and_a_curve_leave_of_tables_4_and_5(published_points, curvature, expected):
+    for dataset, rms in zip(PUBLISHED_F1, expected, strict=True):
+        h, loss = np.array(
+            [(log_compression(p.compression, curvature), 1 - p.score) for p in published_points if p.dataset == dataset]
+        ).T
+        assert np.sqrt(np.mean((loss - h * (h @ loss) / (h @ h)) ** 2)) == pytest.approx(rms, abs=1e-3)
+
+
+@pytest.mark.parametrize("curvature", [0, 0.5, -0.2])
+def test_fit_recovers_an_exact_law(curvature):
+    truth = DegradationModel.from_constants(slope=0.2, intercept=0.01, curvature=curvature)
+    model = DegradationModel.fit(_points(truth), curvature=curvature)
+    assert (model.slope, model.intercept) == pytest.approx((0.2, 0.01))
+    assert model.standard_errors == pytest.approx((0, 0), abs=1e-7)
+    assert model.r_squared == pytest.approx(1)
+    assert (model.datasets, model.points) == (3, 9)
+
+
+def test_standard_errors_cover_the_truth():
+    truth, rng = DegradationModel.from_constants(slope=0.3, intercept=0.01), np.random.default_rng(0)
+    fits = [DegradationModel.fit(_points(truth, (0.05, 0.1, 0.2, 0.4), 0.02, rng)) for _ in range(200)]
+    within = [abs(fit.slope - 0.3) <= 2.8 * fit.standard_errors[0] for fit in fits]  # t of 4 - 2 degrees and more
+    assert np.mean(within) >= 0.9
+    spread = np.std([fit.slope for fit in fits])
+    assert np.mean([fit.standard_errors[0] for fit in fits]) == pytest.approx(spread, rel=0.3)
+
+
+@given(st.floats(1, 1e6), st.floats(-0.5, 1))
+def test_the_curve_and_its_inverse(compression, curvature):
+    assert inverse_log_compression(log_compression(compression, curvature), curvature) == pytest.approx(
+        compression, rel=1e-4
+    )
+
+
+@given(st.floats(0, 1), st.floats(1, 1e5), st.floats(1, 1e5))
+def test_scores_never_rise_with_compression_or_complexity(complexity, first, second):
+    model, (less, more) = DegradationModel.published("unet"), sorted((first, second))
+    assert 1 >= model.predict(complexity, less) >= model.predict(complexity, more) >= 0
+    assert model.predict(complexity, less) <= model.predict(complexity / 2, less)
+
+
+def test_intervals_hold_the_score_and_widen_with_the_level():
+    model = DegradationModel.published("unet")
+    narrow_one, wide = (model.predict_interval(0.15, 30, level) for level in (0.5, 0.95))
+    assert wide.low < narrow_one.low < narrow_one.score < narrow_one.high <= wide.high
+    assert DegradationModel.published("cumedvision").predict_interval(0.15, 30).low is None
+    at_full = model.predict_interval(0.15, 1)
+    assert (at_full.low, at_full.high) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: DegradationModel.published("vnet"), r"nothing is published.*\('unet', 'f1'\)"),
+        (lambda: DegradationModel.fit([]), "at least two complexities"),
+        (lambda: DegradationModel.fit([DegradationPoint("a", 0.1, 2, 0.9)]), "train on another data set"),
+        (
+            lambda: DegradationModel.fit([DegradationPoint("a", 0.1, 2, 0.9), DegradationPoint("b", 0.2, 1, 1)]),
+            r"no narrowed network.*'b'",
+        ),
+        (lambda: DegradationModel.fit([DegradationPoint("a", math.nan, 2, 0.9)]), "finite"),
+        (lambda: DegradationModel.from_constants(math.inf, 0), "finite"),
+        (lambda: DegradationModel.published("unet").predict(-0.1, 2), "not negative"),
+        (lambda: DegradationModel.published("unet").predict(0.1, 0.5), "at least 1"),
+        (lambda: DegradationModel.published("unet").predict_interval(0.1, 2, level=1), "level"),
+    ],
+)
+def test_refusals(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_an_assumption_is_named():
+    model = DegradationModel.published("unet").assuming({"measure": "jpeg", "quality": 90})
+    model.check_settings({"quality": 90, "measure": "jpeg"})
+    assert "assumed" in model.source
+    assert model.assuming(model.settings) is model
