@@ -84,10 +84,10 @@ def inverse_log_compression(value: float, curvature: float = 0.0) -> float:
     """
     if curvature == 0:
         return 10.0**value if value < 308 else math.inf
-    inside = 1 + curvature * _LN_10 * value
-    if inside <= 0:
+    gained = curvature * _LN_10 * value
+    if gained <= -1:
         return math.inf
-    exponent = math.log(inside) / curvature
+    exponent = math.log1p(gained) / curvature
     return math.exp(exponent) if exponent < 709 else math.inf
 
 

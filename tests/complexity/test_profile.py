@@ -107,9 +107,9 @@ def test_profiles_that_cannot_be_right(fields, message):
 
 
 def test_unknown_names_are_refused_with_the_known():
-    with pytest.raises(ValueError, match="known:.*lymph_node"):
+    with pytest.raises(ValueError, match=r"known:.*lymph_node"):
         ComplexityProfile.published("hela")
     with pytest.raises(ValueError, match="published are"):
         ComplexityProfile.published("drive", measure="energy")
-    with pytest.raises(ValueError, match="scales=.*3"):
+    with pytest.raises(ValueError, match=r"scales=.*3"):
         ComplexityProfile.published("drive").at(3)

@@ -37,7 +37,11 @@ def test_full_width_to_the_digit():
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.lists(st.integers(1, 12), min_size=2, max_size=4), st.sampled_from([2, 3]), st.sampled_from([16, 32, 64]))
+@given(
+    channels=st.lists(st.integers(1, 12), min_size=2, max_size=4),
+    spatial_dims=st.sampled_from([2, 3]),
+    bits=st.sampled_from([16, 32, 64]),
+)
 def test_counts_equal_those_of_a_network_really_made(channels, spatial_dims, bits, tmp_path_factory):
     network_def = _unet(*channels, spatial_dims=spatial_dims)
     network, size = build_network(network_def), network_size(network_def)
