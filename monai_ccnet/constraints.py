@@ -16,7 +16,14 @@ from monai_ccnet.networks.narrowing import network_def_of, rounded, widths_of
 from monai_ccnet.networks.size import STORAGE_TYPES, NetworkSize, file_bytes, network_size
 from monai_ccnet.values import Value
 
-__all__ = ["AccuracyFloor", "CompressionPlan", "DiskBudget", "InfeasibleConstraintError", "compress"]
+__all__ = [
+    "AccuracyFloor",
+    "CompressionPlan",
+    "DiskBudget",
+    "InfeasibleConstraintError",
+    "MemoryBudget",
+    "compress",
+]
 
 Channels = tuple[int, ...]
 
@@ -43,8 +50,7 @@ class DiskBudget(Value):
     count: str = "parameters"
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.max_bytes, (int, float)) and math.isfinite(self.max_bytes) and self.max_bytes > 0):
-            raise ValueError(f"a disk budget must be a number of bytes above 0, got {self.max_bytes!r}.")
+        _check_bytes("a disk budget", self.max_bytes)
         if self.bits_per_weight not in STORAGE_TYPES:
             raise ValueError(f"bits_per_weight must be one of {sorted(STORAGE_TYPES)}, got {self.bits_per_weight!r}.")
         if self.count not in ("parameters", "weights"):
@@ -60,6 +66,36 @@ class DiskBudget(Value):
 
     def __str__(self) -> str:
         return f"at most {self.max_bytes:,} bytes on disk ({self.count} at {self.bits_per_weight} bits, and the file)"
+
+
+@dataclass(frozen=True)
+class MemoryBudget(Value):
+    """The most bytes that a network and the tensors of a forward pass may take in memory, in eval mode at 32 bits.
+
+    Attributes:
+        max_bytes: the budget in bytes.
+        input_shape: ``(B, C, H, W[, D])`` of the input.
+    """
+
+    max_bytes: int
+    input_shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check_bytes("a memory budget", self.max_bytes)
+        object.__setattr__(self, "input_shape", tuple(self.input_shape))
+
+    def needed_bytes(self, network_def: Mapping[str, Any]) -> int:
+        """Return what a network needs of this budget: its state, and the tensors alive together at the peak."""
+        size = network_size(network_def, self.input_shape)
+        return size.state_bytes + (size.activation_bytes or 0)
+
+    def __str__(self) -> str:
+        return f"at most {self.max_bytes:,} bytes in memory for an input of {' x '.join(map(str, self.input_shape))}"
+
+
+def _check_bytes(what: str, max_bytes: Any) -> None:
+    if not (isinstance(max_bytes, (int, float)) and math.isfinite(max_bytes) and max_bytes > 0):
+        raise ValueError(f"{what} must be a number of bytes above 0, got {max_bytes!r}.")
 
 
 @dataclass(frozen=True)
@@ -108,7 +144,7 @@ class CompressionPlan(Value):
     size: NetworkSize
     full_size: NetworkSize
     predicted: Prediction | None
-    constraint: DiskBudget | AccuracyFloor
+    constraint: DiskBudget | MemoryBudget | AccuracyFloor
     layerwise: bool
     complexity: ComplexityProfile | None
     degradation: DegradationModel | None
@@ -155,7 +191,7 @@ class CompressionPlan(Value):
 
 def compress(
     network_def: Mapping[str, Any],
-    constraint: DiskBudget | AccuracyFloor,
+    constraint: DiskBudget | MemoryBudget | AccuracyFloor,
     *,
     complexity: ComplexityProfile | None = None,
     degradation: DegradationModel | None = None,
@@ -171,7 +207,7 @@ def compress(
 
     Args:
         network_def: the full-size network's MONAI config, with references resolved.
-        constraint: a :class:`DiskBudget` or an :class:`AccuracyFloor`.
+        constraint: a :class:`DiskBudget`, a :class:`MemoryBudget` or an :class:`AccuracyFloor`.
         complexity: profile of the data set; a uniform plan for a budget needs none.
         degradation: how fast the network loses accuracy; must hold for the profile's settings.
         layerwise: whether each stage gets a multiplier of its own.
@@ -193,7 +229,7 @@ def compress(
     if losses is None and (layerwise or isinstance(constraint, AccuracyFloor)):
         raise ValueError(
             "a layer-wise plan and an accuracy floor need complexity= (measure_dataset) and degradation= "
-            "(DegradationModel); without them a disk budget can be planned with layerwise=False."
+            "(DegradationModel); without them a budget can be planned with layerwise=False."
         )
     curvature = degradation.curvature if degradation is not None else 0.0
 
@@ -214,7 +250,7 @@ def compress(
     def compression_of(channels: Channels) -> float:
         return max(1.0, full_size.weights / network_size(with_channels(channels)).weights)
 
-    if isinstance(constraint, DiskBudget):
+    if not isinstance(constraint, AccuracyFloor):
 
         def fits(channels: Channels) -> bool:
             return constraint.needed_bytes(with_channels(channels)) <= constraint.max_bytes

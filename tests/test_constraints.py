@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monai_ccnet.complexity import ComplexityProfile, measure_dataset
-from monai_ccnet.constraints import AccuracyFloor, CompressionPlan, DiskBudget, InfeasibleConstraintError, compress
+from monai_ccnet.constraints import (
+    AccuracyFloor,
+    CompressionPlan,
+    DiskBudget,
+    InfeasibleConstraintError,
+    MemoryBudget,
+    compress,
+)
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.networks import build_network, narrow, network_size, save_weights
 
@@ -111,6 +118,18 @@ def test_a_roomy_budget_and_a_floor_of_one_leave_the_network_as_it_is():
             assert compress(SMALL, constraint, layerwise=layerwise, **KNOWN).channels == (12, 20, 32)
 
 
+@pytest.mark.parametrize("layerwise", [True, False])
+def test_a_memory_budget_holds_for_state_and_activations_together(layerwise):
+    budget = MemoryBudget(600_000, input_shape=(1, 1, 64, 64))
+    plan = compress(SMALL, budget, layerwise=layerwise, input_shape=budget.input_shape, **KNOWN)
+    network = build_network(plan.network_def)
+    state_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
+    assert plan.size.state_bytes == state_bytes
+    assert state_bytes + plan.size.activation_bytes <= 600_000
+    wider = [min(full, c + 1) for c, full in zip(plan.channels, SMALL["channels"], strict=True)]
+    assert budget.needed_bytes({**SMALL, "channels": wider}) > 600_000
+
+
 def test_three_dimensions_and_plain_words():
     plan = compress({**SMALL, "spatial_dims": 3}, DiskBudget(100_000), **KNOWN)
     words = str(plan)
@@ -137,6 +156,7 @@ def test_a_plan_in_a_file_builds_the_same_network(tmp_path):
         (lambda: DiskBudget("1 MB"), ValueError, "above 0"),
         (lambda: DiskBudget(1000, bits_per_weight=8), ValueError, r"one of \[16, 32, 64\]"),
         (lambda: DiskBudget(1000, count="kernels"), ValueError, "'parameters' or 'weights'"),
+        (lambda: MemoryBudget(-1, (1, 1, 8, 8)), ValueError, "above 0"),
         (lambda: AccuracyFloor(0), ValueError, "above 0"),
         (lambda: AccuracyFloor(1.01), InfeasibleConstraintError, "highest that can be had is 1.0"),
         (lambda: compress(SMALL, DiskBudget(1000), **KNOWN), InfeasibleConstraintError, r"still needs 2\d,\d{3} bytes"),

@@ -32,6 +32,7 @@ class NetworkSize(Value):
     Attributes:
         weights: numbers in the kernels of convolutions and linear layers: the paper's theta.
         parameters: all trainable numbers.
+        state_bytes: bytes of its parameters and buffers in memory at 32 bits a weight.
         file_bytes: bytes of its state dict on disk at 32 bits a weight, as :func:`save_weights` writes it.
         macs: multiply-adds of a forward pass (1 MAC = 2 FLOPs); ``None`` without an input shape.
         activation_bytes: peak bytes of the tensors alive in a forward pass in eval mode, input included and weights
@@ -41,6 +42,7 @@ class NetworkSize(Value):
 
     weights: int
     parameters: int
+    state_bytes: int
     file_bytes: int
     macs: int | None
     activation_bytes: int | None
@@ -78,7 +80,8 @@ def network_size(network_def: Mapping[str, Any], input_shape: Sequence[int] | No
     return NetworkSize(
         weights=sum(kernels.values()),
         parameters=sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
-        file_bytes=_state_bytes(network, 32),
+        state_bytes=sum(tensor.nbytes for tensor in _stored(network, 32).values()),
+        file_bytes=_file_bytes(network, 32),
         macs=macs,
         activation_bytes=activation_bytes,
         input_shape=None if input_shape is None else tuple(input_shape),
@@ -87,7 +90,7 @@ def network_size(network_def: Mapping[str, Any], input_shape: Sequence[int] | No
 
 def file_bytes(network_def: Mapping[str, Any], bits_per_weight: int = 32) -> int:
     """Return the exact bytes of the file that :func:`save_weights` would write for a network."""
-    return _state_bytes(build_network(network_def, device="meta"), bits_per_weight)
+    return _file_bytes(build_network(network_def, device="meta"), bits_per_weight)
 
 
 def save_weights(network: torch.nn.Module, path: str | os.PathLike, bits_per_weight: int = 32) -> int:
@@ -118,7 +121,7 @@ def _dtype_on_disk(tensor: torch.Tensor, bits_per_weight: int) -> torch.dtype:
     return STORAGE_TYPES[bits_per_weight] if tensor.is_floating_point() else tensor.dtype
 
 
-def _state_bytes(network: torch.nn.Module, bits_per_weight: int) -> int:
+def _file_bytes(network: torch.nn.Module, bits_per_weight: int) -> int:
     """Let torch's own writer count: the file's frame is written, the weights' bytes are only skipped over."""
     state = _stored(network, bits_per_weight)
     for name, tensor in state.items():
