@@ -64,6 +64,12 @@ def test_compress_leaves_what_it_promises(compressed):
     expected = {"f1", "iu", "auc", "accuracy", "specificity", "sensitivity", "jaccard"}
     assert set(metrics) == expected
     assert metrics == pytest.approx({name: report["achieved"][name] for name in expected}, abs=1e-4)
+    with open(output_dir / "iu_raw.csv") as file:
+        per_image = [[float(value) for value in row[1:]] for row in list(csv.reader(file))[1:]]
+    foreground = np.array(per_image)[:, 1]
+    assert len(per_image) == 4
+    assert np.mean(2 * foreground / (1 + foreground)) == pytest.approx(metrics["f1"], abs=1e-3)
+    assert foreground.mean() == pytest.approx(metrics["jaccard"], abs=1e-3)
 
 
 def test_a_second_run_does_nothing_again(compressed, disks_2d):
