@@ -1,7 +1,11 @@
 """Image -> number, at every scale: how much detail there is for a network to represent."""
 
+from monai_ccnet.complexity.edges import edge_information, spatial_information
+from monai_ccnet.complexity.energy import shannon_entropy, signal_energy
 from monai_ccnet.complexity.foreground import foreground_density, jb_complexity
+from monai_ccnet.complexity.frequency import median_frequency
 from monai_ccnet.complexity.jpeg import jpeg_complexity
+from monai_ccnet.complexity.keypoints import sift_keypoints, surf_keypoints
 from monai_ccnet.complexity.measures import MEASURES, SCALES, complexity_at_scales, measure_settings
 from monai_ccnet.complexity.profile import ComplexityProfile, measure_dataset
 
@@ -10,9 +14,16 @@ __all__ = [
     "SCALES",
     "ComplexityProfile",
     "complexity_at_scales",
+    "edge_information",
     "foreground_density",
     "jb_complexity",
     "jpeg_complexity",
     "measure_dataset",
     "measure_settings",
+    "median_frequency",
+    "shannon_entropy",
+    "sift_keypoints",
+    "signal_energy",
+    "spatial_information",
+    "surf_keypoints",
 ]

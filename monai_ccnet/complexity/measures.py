@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from monai_ccnet.complexity.edges import edge_information, spatial_information
+from monai_ccnet.complexity.energy import shannon_entropy, signal_energy
 from monai_ccnet.complexity.foreground import foreground_density, jb_complexity
+from monai_ccnet.complexity.frequency import median_frequency
 from monai_ccnet.complexity.jpeg import jpeg_complexity
+from monai_ccnet.complexity.keypoints import sift_keypoints, surf_keypoints
 from monai_ccnet.complexity.pictures import as_array, to_pictures
 from monai_ccnet.complexity.scales import at_scale
 
@@ -39,6 +43,13 @@ def _restored_density(mask: np.ndarray) -> float:
 
 MEASURES: dict[str, Measure] = {
     "jpeg": Measure(jpeg_complexity, "image", {"quality": 25, "subsampling": "4:2:0", "reference": "raw"}),
+    "energy": Measure(signal_energy, "image", {"without_mean": False}),
+    "edges": Measure(edge_information, "image", {"kernel": "sobel"}),
+    "spatial_information": Measure(spatial_information, "image", {"statistic": "mean", "kernel": "sobel"}),
+    "surf": Measure(surf_keypoints, "image", {"statistic": "count"}),
+    "sift": Measure(sift_keypoints, "image", {"statistic": "count"}),
+    "median_frequency": Measure(median_frequency, "image", {}),
+    "entropy": Measure(shannon_entropy, "image", {}),
     "foreground": Measure(_restored_density, "label", {}),
 }
 _JB_DEFAULTS = {"omega": 0.7}

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-__all__ = ["AXES", "CHANNELS", "INTENSITIES", "as_array", "to_pictures"]
+__all__ = ["AXES", "CHANNELS", "INTENSITIES", "as_array", "as_grey", "to_pictures"]
 
 INTENSITIES = ("auto", "minmax", "percentile")
 CHANNELS = ("auto", "colour", "separate")
@@ -24,6 +24,21 @@ _PERCENTILES = (0.5, 99.5)
 def as_array(image: Any) -> np.ndarray:
     """Return a NumPy array, a tensor or a MetaTensor (on any device) as a NumPy array, without importing torch."""
     return np.asarray(image.detach().cpu().numpy() if hasattr(image, "detach") else image)
+
+
+def as_grey(picture: np.ndarray) -> np.ndarray:
+    """Return a picture's luminance, ``(H, W)``; for RGB 0.299 R + 0.587 G + 0.114 B, rounded.
+
+    Raises:
+        ValueError: if ``picture`` is not ``(H, W)`` or ``(H, W, 3)`` and ``uint8``.
+    """
+    is_colour = picture.ndim == 3 and picture.shape[-1] == 3
+    if picture.dtype != np.uint8 or picture.size == 0 or not (picture.ndim == 2 or is_colour):
+        raise ValueError(
+            f"a picture must be uint8 of shape (H, W) or (H, W, 3), got {picture.dtype} of shape {picture.shape}; "
+            "use complexity_at_scales for any other image."
+        )
+    return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) if is_colour else picture
 
 
 def to_pictures(

@@ -140,7 +140,7 @@ def measure_dataset(
     Args:
         items: a datalist (dicts of file paths), a MONAI dataset (dicts of channel-first arrays or tensors), or plain
             images: file paths, or arrays of shape ``(C, H, W)``, ``(C, H, W, D)`` or ``(H, W)``.
-        measure: ``"jpeg"``, ``"foreground"`` or ``"jb"``.
+        measure: a key of :data:`~monai_ccnet.complexity.MEASURES`, or ``"jb"``.
         scales: subsampling along each axis, whole numbers from 1.
         name: what to call the data set.
         image_key: where an item that is a dict holds its image.
