@@ -1,5 +1,6 @@
 """Image -> number, at every scale: how much detail there is for a network to represent."""
 
+from monai_ccnet.complexity.clutter import feature_congestion, subband_entropy
 from monai_ccnet.complexity.edges import edge_information, spatial_information
 from monai_ccnet.complexity.energy import shannon_entropy, signal_energy
 from monai_ccnet.complexity.foreground import foreground_density, jb_complexity
@@ -15,6 +16,7 @@ __all__ = [
     "ComplexityProfile",
     "complexity_at_scales",
     "edge_information",
+    "feature_congestion",
     "foreground_density",
     "jb_complexity",
     "jpeg_complexity",
@@ -25,5 +27,6 @@ __all__ = [
     "sift_keypoints",
     "signal_energy",
     "spatial_information",
+    "subband_entropy",
     "surf_keypoints",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from monai_ccnet.complexity.clutter import feature_congestion, subband_entropy
 from monai_ccnet.complexity.edges import edge_information, spatial_information
 from monai_ccnet.complexity.energy import shannon_entropy, signal_energy
 from monai_ccnet.complexity.foreground import foreground_density, jb_complexity
@@ -48,6 +49,8 @@ MEASURES: dict[str, Measure] = {
     "spatial_information": Measure(spatial_information, "image", {"statistic": "mean", "kernel": "sobel"}),
     "surf": Measure(surf_keypoints, "image", {"statistic": "count"}),
     "sift": Measure(sift_keypoints, "image", {"statistic": "count"}),
+    "feature_congestion": Measure(feature_congestion, "image", {}),
+    "subband_entropy": Measure(subband_entropy, "image", {}),
     "median_frequency": Measure(median_frequency, "image", {}),
     "entropy": Measure(shannon_entropy, "image", {}),
     "foreground": Measure(_restored_density, "label", {}),
