@@ -1,6 +1,7 @@
 """Image -> number, at every scale: how much detail there is for a network to represent."""
 
 from monai_ccnet.complexity.clutter import feature_congestion, subband_entropy
+from monai_ccnet.complexity.dataset import measure_dataset
 from monai_ccnet.complexity.edges import edge_information, spatial_information
 from monai_ccnet.complexity.energy import shannon_entropy, signal_energy
 from monai_ccnet.complexity.foreground import foreground_density, jb_complexity
@@ -8,7 +9,7 @@ from monai_ccnet.complexity.frequency import median_frequency
 from monai_ccnet.complexity.jpeg import jpeg_complexity
 from monai_ccnet.complexity.keypoints import sift_keypoints, surf_keypoints
 from monai_ccnet.complexity.measures import MEASURES, SCALES, complexity_at_scales, measure_settings
-from monai_ccnet.complexity.profile import ComplexityProfile, measure_dataset
+from monai_ccnet.complexity.profile import ComplexityProfile
 
 __all__ = [
     "MEASURES",

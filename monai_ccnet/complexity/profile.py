@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from monai_ccnet.complexity.foreground import jb_complexity
-from monai_ccnet.complexity.measures import SCALES, complexity_at_scales, measure_settings, needs
-from monai_ccnet.complexity.pictures import as_array
+from monai_ccnet.complexity.measures import SCALES
 from monai_ccnet.values import Value
 
-__all__ = ["PUBLISHED_SETTINGS", "ComplexityProfile", "measure_dataset"]
+__all__ = ["PUBLISHED_SETTINGS", "ComplexityProfile", "published_settings"]
 
 # The paper states the quality and no more; what was divided by what cannot be recovered from its numbers.
 PUBLISHED_SETTINGS: dict[str, Any] = {"measure": "jpeg", "quality": 25, "source": "Mishra, Chen, Hu: Table 1"}
@@ -43,6 +40,7 @@ class ComplexityProfile(Value):
         mean: mean complexity over the images at each scale, unitless.
         standard_error: standard error of each mean; ``None`` where it is not known, as for one image.
         count: number of images measured.
+        unreadable: files that could not be read and are not counted.
     """
 
     dataset: str
@@ -51,11 +49,13 @@ class ComplexityProfile(Value):
     mean: tuple[float, ...]
     standard_error: tuple[float, ...] | None
     count: int
+    unreadable: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", dict(self.settings))
         object.__setattr__(self, "scales", tuple(int(scale) for scale in self.scales))
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
+        object.__setattr__(self, "unreadable", tuple(self.unreadable))
         if self.standard_error is not None:
             object.__setattr__(self, "standard_error", tuple(float(value) for value in self.standard_error))
         if not self.scales or list(self.scales) != sorted(set(self.scales)) or self.scales[0] < 1:
@@ -114,124 +114,11 @@ class ComplexityProfile(Value):
             f"{value:.4f} at 1/{scale}" if scale > 1 else f"{value:.4f}"
             for scale, value in zip(self.scales, self.mean, strict=True)
         )
-        return f"{self.settings['measure']} complexity of {self.dataset} ({self.count} images): {values}"
+        skipped = f"; {len(self.unreadable)} files could not be read" if self.unreadable else ""
+        return f"{self.settings['measure']} complexity of {self.dataset} ({self.count} images{skipped}): {values}"
 
 
 def published_settings(measure: str, omega: float | None = None) -> dict[str, Any]:
     """Return the settings, as far as they are known, of the paper's numbers for a measure."""
     settings = PUBLISHED_SETTINGS | {"measure": measure}
     return settings | {"omega": omega} if measure == "jb" else settings
-
-
-def measure_dataset(
-    items: Iterable[Any],
-    measure: str = "jpeg",
-    scales: Sequence[int] = SCALES,
-    *,
-    name: str = "data set",
-    image_key: str = "image",
-    label_key: str = "label",
-    saved: str | os.PathLike | None = None,
-    progress: bool = False,
-    **settings: Any,
-) -> ComplexityProfile:
-    """Measure the complexity of a data set at several scales.
-
-    Args:
-        items: a datalist (dicts of file paths), a MONAI dataset (dicts of channel-first arrays or tensors), or plain
-            images: file paths, or arrays of shape ``(C, H, W)``, ``(C, H, W, D)`` or ``(H, W)``.
-        measure: a key of :data:`~monai_ccnet.complexity.MEASURES`, or ``"jb"``.
-        scales: subsampling along each axis, whole numbers from 1.
-        name: what to call the data set.
-        image_key: where an item that is a dict holds its image.
-        label_key: where an item that is a dict holds its label.
-        saved: a file to keep the profile in; if it holds one of this name with these settings and scales, nothing is
-            measured again.
-        progress: whether to show a progress bar.
-        settings: of the measure, see :func:`measure_settings`.
-
-    Returns:
-        The profile: means and their standard errors over the images.
-
-    Raises:
-        ValueError: if there is no item, an item lacks what the measure looks at, or an image cannot be measured; the
-            message names the item.
-
-    >>> rng = np.random.default_rng(0)
-    >>> profile = measure_dataset([rng.integers(0, 256, (1, 64, 64)) for _ in range(3)], scales=(1, 2))
-    >>> profile.count, profile.scales
-    (3, (1, 2))
-    """
-    full_settings = measure_settings(measure, **settings)
-    scales = sorted(set(scales))
-    if saved is not None and os.path.exists(saved):
-        known = ComplexityProfile.load(saved)
-        if (known.dataset, known.settings, known.scales) == (name, full_settings, tuple(scales)):
-            return known
-    count, mean, squares = 0, np.zeros(len(scales)), np.zeros(len(scales))
-    for index, item in enumerate(_with_progress(items, progress)):
-        try:
-            values = _measure_item(item, full_settings, scales, {"image": image_key, "label": label_key})
-        except (ValueError, OSError, RuntimeError) as error:
-            raise ValueError(
-                f"item {index} of {name!r} ({_describe(item, image_key)}) cannot be measured: {error}"
-            ) from error
-        count += 1  # Welford: nothing but the running mean and sum of squares is kept
-        step = values - mean
-        mean += step / count
-        squares += step * (values - mean)
-    if count == 0:
-        raise ValueError(f"{name!r} is empty: there is nothing to measure.")
-    standard_error = tuple(np.sqrt(squares / (count - 1) / count)) if count > 1 else None
-    profile = ComplexityProfile(name, full_settings, tuple(scales), tuple(mean), standard_error, count)
-    if saved is not None:
-        profile.save(saved)
-    return profile
-
-
-def _measure_item(item: Any, settings: Mapping[str, Any], scales: Sequence[int], keys: Mapping[str, str]) -> np.ndarray:
-    needed = needs(settings["measure"])
-    if not isinstance(item, Mapping):
-        item = {keys[needed[0]]: item}
-    if missing := [keys[what] for what in needed if item.get(keys[what]) is None]:
-        raise ValueError(f"measure {settings['measure']!r} needs {missing}, the item holds {sorted(map(str, item))}.")
-    given = {what: item[keys[what]] for what in needed}
-    file_bytes = _file_bytes(given.get("image")) if settings.get("reference") == "file" else None
-    arrays = {what: _read(value) for what, value in given.items()}
-    values = complexity_at_scales(**arrays, settings=settings, scales=scales, file_bytes=file_bytes)
-    return np.array([values[scale] for scale in scales])
-
-
-def _read(image: Any) -> np.ndarray:
-    """Return a channel-first array of a file path, several paths (one a channel), an array or a tensor."""
-    if _is_path(image) or (isinstance(image, (list, tuple)) and image and all(map(_is_path, image))):
-        # Imported here because it takes seconds, which those who measure arrays need not wait for.
-        from monai.transforms.io.array import LoadImage
-
-        return as_array(LoadImage(image_only=True, ensure_channel_first=True)(image))
-    array = as_array(image)
-    return array[None] if array.ndim == 2 else array
-
-
-def _is_path(image: Any) -> bool:
-    return isinstance(image, (str, os.PathLike))
-
-
-def _file_bytes(image: Any) -> int | None:
-    """Return the bytes of the file behind a path or a MetaTensor, ``None`` where there is none."""
-    paths = image if isinstance(image, (list, tuple)) else [image]
-    paths = [path if _is_path(path) else getattr(path, "meta", {}).get("filename_or_obj") for path in paths]
-    return sum(os.path.getsize(path) for path in paths) if all(map(_is_path, paths)) else None
-
-
-def _describe(item: Any, image_key: str) -> str:
-    image = item.get(image_key) if isinstance(item, Mapping) else item
-    return str(image) if _is_path(image) else type(image).__name__
-
-
-def _with_progress(items: Iterable[Any], progress: bool) -> Iterable[Any]:
-    if not progress:
-        return items
-    from tqdm.auto import tqdm
-
-    return tqdm(items, desc="measuring complexity", unit="image")

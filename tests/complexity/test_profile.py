@@ -72,12 +72,59 @@ def test_a_constant_image_is_near_zero_and_measured():
     assert 0 < measure_dataset([np.full((1, 256, 256), 3.5)]).mean[0] < 0.02
 
 
+def test_an_unreadable_file_is_named_and_left_out(tmp_path):
+    Image.fromarray(IMAGES[0][0]).save(tmp_path / "good.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "good.png").read_bytes()[:60])
+    items = [{"image": str(tmp_path / f"{name}.png")} for name in ("good", "broken", "good")]
+    with pytest.warns(UserWarning, match=r"item 1 .*broken\.png.* is left out"):
+        profile = measure_dataset(items, scales=(1,))
+    assert profile.count == 2
+    assert len(profile.unreadable) == 1
+    assert "broken.png" in profile.unreadable[0]
+    assert "1 files could not be read" in str(profile)
+    profile.save(tmp_path / "profile.json")
+    assert ComplexityProfile.load(tmp_path / "profile.json") == profile
+
+
+def test_workers_change_nothing():
+    assert measure_dataset(IMAGES, n_jobs=2) == measure_dataset(IMAGES)
+
+
+class _Counted:
+    """Images of one brightness each, made when asked for; counts how many were."""
+
+    def __init__(self, levels):
+        self.levels, self.read = levels, 0
+
+    def __len__(self):
+        return len(self.levels)
+
+    def __getitem__(self, index):
+        self.read += 1
+        return np.full((1, 4, 4), self.levels[index], np.uint8)
+
+
+def test_early_stopping_covers_the_mean_and_reads_no_more_than_it_needs():
+    levels = np.random.default_rng(0).normal(100, 20, 5000).clip(1, 255).astype(np.uint8)
+    truth, covered, read = np.mean(256.0 * levels.astype(float) ** 2), 0, []
+    for seed in range(100):
+        images = _Counted(levels)
+        profile = measure_dataset(images, "energy", scales=(1,), tolerance=0.05, seed=seed)
+        read.append(images.read)
+        assert 1.96 * profile.standard_error[0] <= 0.05 * profile.mean[0]
+        covered += abs(profile.mean[0] - truth) <= 0.05 * profile.mean[0]
+    assert covered >= 93
+    assert max(read) < 1000
+
+
 @pytest.mark.parametrize(
     ("items", "options", "message"),
     [
-        ([], {}, "is empty"),
-        ([IMAGES[0], np.full((1, 8, 8), np.nan)], {}, "item 1 of 'data set'.*NaN or infinite"),
-        ([{"image": "missing.png"}], {}, r"item 0 .*missing\.png"),
+        ([], {}, "it is empty"),
+        ([IMAGES[0], np.full((1, 8, 8), np.nan)], {}, "item 1 .*of 'data set'.*NaN or infinite"),
+        ([{"image": "missing.png"}], {"strict": True}, r"item 0 .*missing\.png"),
+        ([{"image": "missing.png"}], {}, r"nothing to measure in .*none of its 1 files.*missing\.png"),
+        (IMAGES, {"tolerance": 0}, "above 0"),
         ([{"image": IMAGES[0]}], {"measure": "foreground"}, r"needs \['label'\], the item holds \['image'\]"),
         ([{"image": IMAGES[0]}], {"measure": "jb"}, "needs"),
         ([{"label": IMAGES[0]}], {}, "needs"),

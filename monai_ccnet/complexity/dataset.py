@@ -1,0 +1,208 @@
+"""Measuring a whole data set: streamed, in parallel, and no further than needed."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from scipy import stats
+from tqdm.auto import tqdm
+
+from monai_ccnet.complexity.measures import SCALES, complexity_at_scales, measure_settings, needs
+from monai_ccnet.complexity.pictures import as_array
+from monai_ccnet.complexity.profile import ComplexityProfile
+
+__all__ = ["measure_dataset"]
+
+_LEAST_BEFORE_STOPPING = 30  # images; below that the deviation itself is too uncertain
+
+
+def measure_dataset(
+    items: Iterable[Any],
+    measure: str = "jpeg",
+    scales: Sequence[int] = SCALES,
+    *,
+    name: str = "data set",
+    image_key: str = "image",
+    label_key: str = "label",
+    saved: str | os.PathLike | None = None,
+    n_jobs: int | None = None,
+    tolerance: float | None = None,
+    seed: int = 0,
+    strict: bool = False,
+    progress: bool = False,
+    **settings: Any,
+) -> ComplexityProfile:
+    """Measure the complexity of a data set at several scales.
+
+    Images are streamed: only the running means are kept, so that memory does not grow with the data set.
+
+    Args:
+        items: a datalist (dicts of file paths), a MONAI dataset (dicts of channel-first arrays or tensors), or plain
+            images: file paths, or arrays of shape ``(C, H, W)``, ``(C, H, W, D)`` or ``(H, W)``.
+        measure: a key of :data:`~monai_ccnet.complexity.MEASURES`, or ``"jb"``.
+        scales: subsampling along each axis, whole numbers from 1.
+        name: what to call the data set.
+        image_key: where an item that is a dict holds its image.
+        label_key: where an item that is a dict holds its label.
+        saved: a file to keep the profile in; if it holds one of this name with these settings and scales, nothing is
+            measured again.
+        n_jobs: processes, as joblib counts them; ``None`` is one, or what ``joblib.parallel_config`` says, which also
+            names other backends. The result does not depend on it.
+        tolerance: stop as soon as the 95 % interval of the mean, at each scale, reaches no further than this share of
+            the mean to either side; items are then measured in random order. ``None`` measures all.
+        seed: of that order.
+        strict: whether a file that cannot be read is an error; otherwise it is named in the profile and in a warning.
+        progress: whether to show a progress bar.
+        settings: of the measure, see :func:`measure_settings`.
+
+    Returns:
+        The profile: means and their standard errors over the images.
+
+    Raises:
+        ValueError: if there is no item, an item lacks what the measure looks at, or an image cannot be measured; the
+            message names the item.
+
+    >>> rng = np.random.default_rng(0)
+    >>> profile = measure_dataset([rng.integers(0, 256, (1, 64, 64)) for _ in range(3)], scales=(1, 2))
+    >>> profile.count, profile.scales
+    (3, (1, 2))
+    """
+    full_settings = measure_settings(measure, **settings)
+    scales = sorted(set(scales))
+    if saved is not None and os.path.exists(saved):
+        known = ComplexityProfile.load(saved)
+        if (known.dataset, known.settings, known.scales) == (name, full_settings, tuple(scales)):
+            return known
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(f"tolerance is a share of the mean and above 0, got {tolerance}.")
+    keys = {"image": image_key, "label": label_key}
+    ordered = _in_order(items, None if tolerance is None else seed)
+    tasks = (delayed(_try_item)(index, item, full_settings, scales, keys) for index, item in ordered)
+    results = Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
+    bar = tqdm(
+        results,
+        desc="measuring complexity",
+        unit="image",
+        disable=not progress,
+        total=len(items) if isinstance(items, Sized) else None,
+    )
+    count, mean, squares = 0, np.zeros(len(scales)), np.zeros(len(scales))
+    unreadable: list[str] = []
+    for values, described, error, is_file_error in bar:
+        if error is not None:
+            if strict or not is_file_error:
+                raise ValueError(f"{described} of {name!r} cannot be measured: {error}")
+            warnings.warn(f"{described} of {name!r} cannot be read and is left out: {error}", stacklevel=2)
+            unreadable.append(described)
+            continue
+        count += 1  # Welford
+        step = values - mean
+        mean += step / count
+        squares += step * (values - mean)
+        if tolerance is not None and _is_known(count, mean, squares, tolerance):
+            break
+    results.close()
+    if count == 0:
+        reason = f"none of its {len(unreadable)} files can be read ({unreadable[0]})" if unreadable else "it is empty"
+        raise ValueError(f"there is nothing to measure in {name!r}: {reason}.")
+    profile = ComplexityProfile(
+        dataset=name,
+        settings=full_settings,
+        scales=tuple(scales),
+        mean=tuple(mean),
+        standard_error=tuple(np.sqrt(squares / (count - 1) / count)) if count > 1 else None,
+        count=count,
+        unreadable=tuple(unreadable),
+    )
+    if saved is not None:
+        profile.save(saved)
+    return profile
+
+
+def _is_known(count: int, mean: np.ndarray, squares: np.ndarray, tolerance: float) -> bool:
+    """Tell whether the 95 % interval of each mean lies within the tolerance."""
+    if count < _LEAST_BEFORE_STOPPING:
+        return False
+    quantile = stats.t.ppf(0.975, count - 1)
+    return bool(np.all(quantile * np.sqrt(squares / (count - 1) / count) <= tolerance * np.abs(mean)))
+
+
+def _in_order(items: Any, seed: int | None) -> Iterator[tuple[int, Any]]:
+    """Return items with their numbers, in random order if there is a seed; each is read only when its turn comes."""
+    if seed is None:
+        yield from enumerate(items)
+        return
+    items = items if hasattr(items, "__getitem__") and hasattr(items, "__len__") else list(items)
+    for index in np.random.default_rng(seed).permutation(len(items)):
+        yield int(index), items[int(index)]
+
+
+def _try_item(
+    index: int, item: Any, settings: Mapping[str, Any], scales: Sequence[int], keys: Mapping[str, str]
+) -> tuple[np.ndarray | None, str, str | None, bool]:
+    """Return the values of an item, its description, what went wrong, and whether reading its files did."""
+    described = f"item {index} ({_describe(item, keys)})"
+    try:
+        given = _needed(item, settings, keys)
+        try:
+            arrays = {what: _read(value) for what, value in given.items()}
+        except (OSError, RuntimeError, ValueError) as error:
+            return None, described, _first_line(error), any(map(_holds_path, given.values()))
+        file_bytes = _file_bytes(given.get("image")) if settings.get("reference") == "file" else None
+        values = complexity_at_scales(**arrays, settings=settings, scales=scales, file_bytes=file_bytes)
+    except (ValueError, OSError) as error:
+        return None, described, str(error), False
+    return np.array([values[scale] for scale in scales]), described, None, False
+
+
+def _first_line(error: Exception) -> str:
+    """Return what went wrong without the list of readers that MONAI tried."""
+    cause = error.__cause__ or error
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
+
+
+def _needed(item: Any, settings: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the measure looks at, ``image``, ``label`` or both, of an item."""
+    needed = needs(settings["measure"])
+    if not isinstance(item, Mapping):
+        item = {keys[needed[0]]: item}
+    if missing := [keys[what] for what in needed if item.get(keys[what]) is None]:
+        raise ValueError(f"measure {settings['measure']!r} needs {missing}, the item holds {sorted(map(str, item))}.")
+    return {what: item[keys[what]] for what in needed}
+
+
+def _read(image: Any) -> np.ndarray:
+    """Return a channel-first array of a file path, several paths (one a channel), an array or a tensor."""
+    if _holds_path(image):
+        # Imported here because it takes seconds, which those who measure arrays need not wait for.
+        from monai.transforms.io.array import LoadImage
+
+        return as_array(LoadImage(image_only=True, ensure_channel_first=True)(image))
+    array = as_array(image)
+    return array[None] if array.ndim == 2 else array
+
+
+def _is_path(image: Any) -> bool:
+    return isinstance(image, (str, os.PathLike))
+
+
+def _file_bytes(image: Any) -> int | None:
+    """Return the bytes of the file behind a path or a MetaTensor, ``None`` where there is none."""
+    paths = image if isinstance(image, (list, tuple)) else [image]
+    paths = [path if _is_path(path) else getattr(path, "meta", {}).get("filename_or_obj") for path in paths]
+    return sum(os.path.getsize(path) for path in paths) if all(map(_is_path, paths)) else None
+
+
+def _describe(item: Any, keys: Mapping[str, str]) -> str:
+    looked_at = item.get(keys["image"], item.get(keys["label"])) if isinstance(item, Mapping) else item
+    return str(looked_at) if _holds_path(looked_at) else type(looked_at).__name__
+
+
+def _holds_path(image: Any) -> bool:
+    """Tell whether an image is given by its file, or by several, one a channel."""
+    return _is_path(image) or (isinstance(image, (list, tuple)) and len(image) > 0 and all(map(_is_path, image)))
