@@ -20,6 +20,10 @@ __all__ = [
     "ImageComplexityD",
     "ImageComplexityDict",
     "ImageComplexityd",
+    "LabelComplexity",
+    "LabelComplexityD",
+    "LabelComplexityDict",
+    "LabelComplexityd",
 ]
 
 
@@ -48,25 +52,41 @@ class ImageComplexity(Transform):
         return {str(scale): value for scale, value in values.items()}
 
 
-class ForegroundDensity(Transform):
-    """Measure the share of a label that is foreground, at several scales.
+class LabelComplexity(Transform):
+    """Measure the complexity of a label at several scales.
 
     Args:
+        measure: a measure of labels: ``"boundary"``, ``"label_jpeg"``, ``"label_detail"`` or ``"foreground"``.
         scales: subsampling along each spatial axis, whole numbers from 1.
+        settings: of the measure; ``spacing="physical"`` takes the spacing of a MetaTensor.
 
-    The label has the shape ``(1, H, W)`` or ``(1, H, W, D)`` with background 0. Returns ``{"1": ..., "2": ...}``.
+    The label holds class indices of the shape ``(1, H, W)`` or ``(1, H, W, D)``, or a channel a class without the
+    background. Returns ``{"1": ..., "2": ...}``.
     """
 
     backend = [TransformBackends.NUMPY]  # noqa: RUF012
 
-    def __init__(self, scales: Sequence[int] = SCALES) -> None:
-        self.settings = measure_settings("foreground")
+    def __init__(self, measure: str = "boundary", scales: Sequence[int] = SCALES, **settings: Any) -> None:
+        self.settings = measure_settings(measure, **settings)
         self.scales = tuple(scales)
 
     def __call__(self, img: NdarrayOrTensor) -> dict[str, float]:
-        """Return the foreground density of a label at each scale."""
-        values = complexity_at_scales(label=img, settings=self.settings, scales=self.scales)
+        """Return the complexity of a label at each scale."""
+        pixdim = getattr(img, "pixdim", None)
+        spacing = None if pixdim is None else [float(length) for length in pixdim]
+        values = complexity_at_scales(label=img, settings=self.settings, scales=self.scales, spacing=spacing)
         return {str(scale): value for scale, value in values.items()}
+
+
+class ForegroundDensity(LabelComplexity):
+    """Measure the share of a label that is foreground, at several scales: :class:`LabelComplexity` of that measure.
+
+    Args:
+        scales: subsampling along each spatial axis, whole numbers from 1.
+    """
+
+    def __init__(self, scales: Sequence[int] = SCALES) -> None:
+        super().__init__("foreground", scales)
 
 
 class ImageComplexityd(MapTransform):
@@ -94,7 +114,7 @@ class ImageComplexityd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.postfix = postfix
-        self.measure = ImageComplexity(measure, scales, **settings)
+        self.measure: Transform = ImageComplexity(measure, scales, **settings)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return ``data`` with the complexities beside the images."""
@@ -102,6 +122,32 @@ class ImageComplexityd(MapTransform):
         for key in self.key_iterator(d):
             d[f"{key}_{self.postfix}"] = self.measure(d[key])
         return d
+
+
+class LabelComplexityd(ImageComplexityd):
+    """Put the complexity of each label beside it, at ``f"{key}_{postfix}"``; see :class:`LabelComplexity`.
+
+    Args:
+        keys: of the labels.
+        measure: a measure of labels, such as ``"boundary"``.
+        scales: subsampling along each spatial axis, whole numbers from 1.
+        postfix: of the keys that are added.
+        allow_missing_keys: whether items may lack some of the keys.
+        settings: of the measure.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        measure: str = "boundary",
+        scales: Sequence[int] = SCALES,
+        postfix: str = "complexity",
+        allow_missing_keys: bool = False,
+        **settings: Any,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        self.postfix = postfix
+        self.measure = LabelComplexity(measure, scales, **settings)
 
 
 class ForegroundDensityd(MapTransform):
@@ -137,3 +183,4 @@ class ForegroundDensityd(MapTransform):
 
 ImageComplexityD = ImageComplexityDict = ImageComplexityd
 ForegroundDensityD = ForegroundDensityDict = ForegroundDensityd
+LabelComplexityD = LabelComplexityDict = LabelComplexityd

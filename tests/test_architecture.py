@@ -43,6 +43,8 @@ def test_importing_the_package_imports_nothing_heavy():
         "ImageComplexityd",
         "ForegroundDensity",
         "ForegroundDensityd",
+        "LabelComplexity",
+        "LabelComplexityd",
     ],
 )
 def test_no_class_has_a_name_of_monais(name):

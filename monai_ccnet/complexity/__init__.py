@@ -8,6 +8,7 @@ from monai_ccnet.complexity.foreground import foreground_density, jb_complexity
 from monai_ccnet.complexity.frequency import median_frequency
 from monai_ccnet.complexity.jpeg import jpeg_complexity
 from monai_ccnet.complexity.keypoints import sift_keypoints, surf_keypoints
+from monai_ccnet.complexity.label import boundary_density, label_detail, label_jpeg_complexity
 from monai_ccnet.complexity.measures import MEASURES, SCALES, complexity_at_scales, measure_settings
 from monai_ccnet.complexity.profile import ComplexityProfile
 
@@ -15,12 +16,15 @@ __all__ = [
     "MEASURES",
     "SCALES",
     "ComplexityProfile",
+    "boundary_density",
     "complexity_at_scales",
     "edge_information",
     "feature_congestion",
     "foreground_density",
     "jb_complexity",
     "jpeg_complexity",
+    "label_detail",
+    "label_jpeg_complexity",
     "measure_dataset",
     "measure_settings",
     "median_frequency",

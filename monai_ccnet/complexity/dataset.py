@@ -150,11 +150,18 @@ def _try_item(
     try:
         given = _needed(item, settings, keys)
         try:
-            arrays = {what: _read(value) for what, value in given.items()}
+            loaded = {what: _loaded(value) for what, value in given.items()}
         except (OSError, RuntimeError, ValueError) as error:
             return None, described, _first_line(error), any(map(_holds_path, given.values()))
         file_bytes = _file_bytes(given.get("image")) if settings.get("reference") == "file" else None
-        values = complexity_at_scales(**arrays, settings=settings, scales=scales, file_bytes=file_bytes)
+        pixdim = getattr(loaded.get("label"), "pixdim", None)
+        values = complexity_at_scales(
+            **{what: _with_channel(value) for what, value in loaded.items()},
+            settings=settings,
+            scales=scales,
+            file_bytes=file_bytes,
+            spacing=None if pixdim is None else [float(length) for length in pixdim],
+        )
     except (ValueError, OSError) as error:
         return None, described, str(error), False
     return np.array([values[scale] for scale in scales]), described, None, False
@@ -176,13 +183,17 @@ def _needed(item: Any, settings: Mapping[str, Any], keys: Mapping[str, str]) -> 
     return {what: item[keys[what]] for what in needed}
 
 
-def _read(image: Any) -> np.ndarray:
-    """Return a channel-first array of a file path, several paths (one a channel), an array or a tensor."""
+def _loaded(image: Any) -> Any:
+    """Return the image of a file path (or of several, one a channel) as a MetaTensor, anything else as it is."""
     if _holds_path(image):
         # Imported here because it takes seconds, which those who measure arrays need not wait for.
         from monai.transforms.io.array import LoadImage
 
-        return as_array(LoadImage(image_only=True, ensure_channel_first=True)(image))
+        return LoadImage(image_only=True, ensure_channel_first=True)(image)
+    return image
+
+
+def _with_channel(image: Any) -> np.ndarray:
     array = as_array(image)
     return array[None] if array.ndim == 2 else array
 

@@ -15,6 +15,7 @@ from monai_ccnet.complexity.foreground import foreground_density, jb_complexity
 from monai_ccnet.complexity.frequency import median_frequency
 from monai_ccnet.complexity.jpeg import jpeg_complexity
 from monai_ccnet.complexity.keypoints import sift_keypoints, surf_keypoints
+from monai_ccnet.complexity.label import boundary_density, label_at_scale, label_detail, label_jpeg_complexity
 from monai_ccnet.complexity.pictures import as_array, to_pictures
 from monai_ccnet.complexity.scales import at_scale
 
@@ -26,7 +27,10 @@ _PICTURE_SETTINGS: dict[str, Any] = {"intensity": "auto", "channels": "auto", "a
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure: a function of one 8-bit picture, what it looks at, and its settings with their defaults.
+    """A measure: a function, what it looks at, and its settings with their defaults.
+
+    The function of a measure of images takes one 8-bit picture; that of a measure of labels takes class indices of
+    shape ``(H, W)`` or ``(D, H, W)``, and with ``compares`` those at full scale before those at the scale in question.
 
     ``reference`` among the settings means that the measure is a number of bytes relative to either the ``"raw"`` 8-bit
     image or the ``"file"`` that it was read from.
@@ -35,11 +39,7 @@ class Measure:
     function: Callable[..., float]
     source: str
     settings: Mapping[str, Any]
-
-
-def _restored_density(mask: np.ndarray) -> float:
-    """Foreground density of a 0/255 mask that was subsampled and restored: what is at least half foreground counts."""
-    return foreground_density(mask >= 128)
+    compares: bool = False
 
 
 MEASURES: dict[str, Measure] = {
@@ -53,7 +53,10 @@ MEASURES: dict[str, Measure] = {
     "subband_entropy": Measure(subband_entropy, "image", {}),
     "median_frequency": Measure(median_frequency, "image", {}),
     "entropy": Measure(shannon_entropy, "image", {}),
-    "foreground": Measure(_restored_density, "label", {}),
+    "foreground": Measure(foreground_density, "label", {}),
+    "boundary": Measure(boundary_density, "label", {"spacing": "pixels"}),
+    "label_jpeg": Measure(label_jpeg_complexity, "label", {"quality": 25}),
+    "label_detail": Measure(label_detail, "label", {}, compares=True),
 }
 _JB_DEFAULTS = {"omega": 0.7}
 
@@ -93,6 +96,7 @@ def complexity_at_scales(
     settings: Mapping[str, Any] | None = None,
     scales: Sequence[int] = SCALES,
     file_bytes: int | None = None,
+    spacing: Sequence[float] | None = None,
 ) -> dict[int, float]:
     """Measure one image, or one label, at several scales.
 
@@ -107,6 +111,7 @@ def complexity_at_scales(
         settings: as :func:`measure_settings` returns them; JPEG with its defaults if ``None``.
         scales: whole numbers from 1.
         file_bytes: size of the file the image was read from, where the settings say ``reference="file"``.
+        spacing: of the label's pixels along each axis in millimetres, where the settings say ``spacing="physical"``.
 
     Returns:
         The complexity at each scale.
@@ -132,37 +137,65 @@ def complexity_at_scales(
     looked_at = image if kind.source == "image" else label
     if looked_at is None:
         raise ValueError(f"measure {measure!r} looks at the {kind.source}, and none was given.")
-    given = as_array(looked_at)
-    own = {key: settings[key] for key in kind.settings if key != "reference"}
+    array = as_array(looked_at)
     if kind.source == "image":
-        pictures = to_pictures(given, **{key: settings[key] for key in _PICTURE_SETTINGS})
-    else:
-        pictures = [_label_picture(given)]
+        return _of_image(array, kind, settings, scales, file_bytes)
+    return _of_label(array, kind, settings, scales, spacing)
+
+
+def _of_image(
+    image: np.ndarray, kind: Measure, settings: Mapping[str, Any], scales: Sequence[int], file_bytes: int | None
+) -> dict[int, float]:
+    own = {key: settings[key] for key in kind.settings if key != "reference"}
     relative_to = 1.0
     if settings.get("reference") == "file":
         if not file_bytes:
             raise ValueError(
                 "reference='file' needs the file that the image was read from: give file paths, not arrays."
             )
-        relative_to = file_bytes / given.size
-    is_volume = given.ndim == 4
-    return {
-        scale: float(np.mean([_measure(kind, at_scale(p, scale, volume=is_volume), is_volume, own) for p in pictures]))
-        / relative_to
-        for scale in scales
-    }
+        relative_to = file_bytes / image.size
+    pictures = to_pictures(image, **{key: settings[key] for key in _PICTURE_SETTINGS})
+    volume = image.ndim == 4
+
+    def measured(picture: np.ndarray, scale: int) -> float:
+        view = at_scale(picture, scale, volume=volume)
+        return float(np.mean([kind.function(plane, **own) for plane in (view if volume else [view])]))
+
+    return {scale: float(np.mean([measured(p, scale) for p in pictures])) / relative_to for scale in scales}
 
 
-def _measure(kind: Measure, view: np.ndarray, is_volume: bool, own: Mapping[str, Any]) -> float:
-    return float(np.mean([kind.function(plane, **own) for plane in view])) if is_volume else kind.function(view, **own)
+def _of_label(
+    label: np.ndarray,
+    kind: Measure,
+    settings: Mapping[str, Any],
+    scales: Sequence[int],
+    spacing: Sequence[float] | None,
+) -> dict[int, float]:
+    own = {key: settings[key] for key in kind.settings}
+    if (unit := own.pop("spacing", "pixels")) == "physical":
+        if spacing is None:
+            raise ValueError("spacing='physical' needs the size of a pixel: give files or MetaTensors that know it.")
+        own["spacing"] = (spacing[-1], *spacing[:-1]) if label.ndim == 4 else tuple(spacing)
+    elif unit != "pixels":
+        raise ValueError(f"spacing must be 'pixels' or 'physical', got {unit!r}.")
+    classes = _class_indices(label)
+    full = (classes,) if kind.compares else ()
+    return {scale: kind.function(*full, label_at_scale(classes, scale), **own) for scale in scales}
 
 
-def _label_picture(label: np.ndarray) -> np.ndarray:
+def _class_indices(label: np.ndarray) -> np.ndarray:
+    """Return the classes of a label, ``(H, W)`` or, third axis first, ``(D, H, W)``."""
     if label.ndim not in (3, 4) or label.size == 0:
         raise ValueError(
             f"a label must have the shape (1, H, W) or (1, H, W, D) with no empty axis, got {label.shape}."
         )
     if label.dtype.kind == "f" and not np.isfinite(label).all():
         raise ValueError("the label holds NaN or infinite values: repair it first.")
-    foreground = (label > 0).any(axis=0).astype(np.uint8) * np.uint8(255)
-    return np.ascontiguousarray(np.moveaxis(foreground, -1, 0)) if foreground.ndim == 3 else foreground
+    if len(label) > 1:  # one channel a class, without the background
+        classes = np.where((label > 0).any(axis=0), 1 + np.argmax(label > 0, axis=0), 0)
+    else:
+        classes = np.ceil(label[0]) if label.dtype.kind == "f" else label[0]
+    if classes.min() < 0:
+        raise ValueError(f"a label holds class indices from 0, got {classes.min()}.")
+    classes = classes.astype(np.int64)
+    return np.ascontiguousarray(np.moveaxis(classes, -1, 0)) if classes.ndim == 3 else classes
