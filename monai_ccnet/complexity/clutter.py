@@ -214,42 +214,40 @@ def _steerable_pyramid(plane: np.ndarray) -> list[np.ndarray]:
 
     The residual of high frequencies, four orientations of each level, and the residual of low frequencies.
     """
-    y, x = (fft.fftshift(fft.fftfreq(length)) * 2 for length in plane.shape)  # from -1 to 1, Nyquist's frequency
-    spectrum = fft.fftshift(fft.fft2(plane))
+    spectrum = fft.rfft2(plane)
+    return [
+        fft.irfft2(spectrum[rows][:, : mask.shape[1]] * mask, s=shape) for mask, rows, shape in _subbands(plane.shape)
+    ]
+
+
+@functools.lru_cache(maxsize=4)
+def _subbands(shape: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
+    """Return each subband's mask over the half spectrum, the rows of the spectrum it covers, and its own shape."""
+    y, x = 2 * fft.fftfreq(shape[0]), 2 * fft.rfftfreq(shape[1])  # up to 1, Nyquist's frequency
     radius = np.hypot(y[:, None], x[None])
     angle = np.arctan2(y[:, None], x[None])
     octave = np.log2(radius, out=np.full_like(radius, -np.inf), where=radius > 0)
 
-    def passes(cutoff: float) -> tuple[np.ndarray, np.ndarray]:
+    def passes(cutoff: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the masks of high and low frequencies, which cross over within the octave below ``cutoff``."""
         share = np.clip(octave - cutoff + 1, 0, 1) * (np.pi / 2)
         return np.sin(share), np.cos(share)
 
     order = _ORIENTATIONS - 1
     gain = math.sqrt(2 ** (2 * order) * math.factorial(order) ** 2 / (_ORIENTATIONS * math.factorial(2 * order)))
-    high, low = passes(0.0)
-    bands = [_inverse(spectrum * high)]
-    spectrum = spectrum * low
+    rows = np.arange(shape[0])
+    high, passed = passes(0)
+    bands = [(high, rows, shape)]
     for level in range(_LEVELS):
-        high, low = passes(-1.0 - level)
+        high, low = passes(-1 - level)
+        columns = shape[1] // 2 + 1
         for orientation in range(_ORIENTATIONS):
-            steering = gain * np.cos(angle - np.pi * orientation / _ORIENTATIONS) ** order
-            bands.append(_inverse((-1j) ** order * spectrum * high * steering))
-        rows, columns = (_low_half(length) for length in spectrum.shape)
-        spectrum, octave, angle = spectrum[rows, columns], octave[rows, columns], angle[rows, columns]
-        spectrum = spectrum * low[rows, columns]
-    return [*bands, _inverse(spectrum)]
-
-
-def _low_half(length: int) -> slice:
-    """Return where a shifted spectrum holds the lower half of its frequencies, its zero where the shift expects it."""
-    kept = math.ceil((length - 0.5) / 2)
-    start = math.ceil((length + 0.5) / 2) - math.ceil((kept + 0.5) / 2)
-    return slice(start, start + kept)
-
-
-def _inverse(spectrum: np.ndarray) -> np.ndarray:
-    return fft.ifft2(fft.ifftshift(spectrum)).real
+            steering = (-1j) ** order * gain * np.cos(angle - np.pi * orientation / _ORIENTATIONS) ** order
+            bands.append(((passed * high * steering)[rows][:, :columns], rows, shape))
+        passed = passed * low
+        height, _ = shape = (shape[0] + 1) // 2, (shape[1] + 1) // 2
+        rows = np.concatenate([rows[: (height + 1) // 2], rows[len(rows) - height // 2 :]])
+    return [*bands, (passed[rows][:, : shape[1] // 2 + 1], rows, shape)]
 
 
 def _entropy(band: np.ndarray) -> float:
