@@ -113,7 +113,8 @@ def _stored(network: torch.nn.Module, bits_per_weight: int) -> dict[str, torch.T
         raise ValueError(f"bits_per_weight must be one of {sorted(STORAGE_TYPES)}, got {bits_per_weight}.")
     state = network.state_dict()
     for name, tensor in state.items():  # the state dict itself is kept, for it carries the modules' versions
-        state[name] = tensor.to("meta" if tensor.is_meta else "cpu", _dtype_on_disk(tensor, bits_per_weight))
+        stored = tensor.to("meta" if tensor.is_meta else "cpu", _dtype_on_disk(tensor, bits_per_weight))
+        state[name] = stored.contiguous()  # a memory format would be written along, in a few bytes more
     return state
 
 
