@@ -89,7 +89,25 @@ class ForegroundDensity(LabelComplexity):
         super().__init__("foreground", scales)
 
 
-class ImageComplexityd(MapTransform):
+class _MeasureBeside(MapTransform):
+    """Put what a transform measures of each key beside it, at ``f"{key}_{postfix}"``."""
+
+    backend = [TransformBackends.NUMPY]  # noqa: RUF012
+
+    def __init__(self, keys: KeysCollection, measure: Transform, postfix: str, allow_missing_keys: bool) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.measure = measure
+        self.postfix = postfix
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return ``data`` with the numbers beside the images or labels."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[f"{key}_{self.postfix}"] = self.measure(d[key])
+        return d
+
+
+class ImageComplexityd(_MeasureBeside):
     """Put the complexity of each image beside it, at ``f"{key}_{postfix}"``; see :class:`ImageComplexity`.
 
     Args:
@@ -101,8 +119,6 @@ class ImageComplexityd(MapTransform):
         settings: of the measure.
     """
 
-    backend = ImageComplexity.backend
-
     def __init__(
         self,
         keys: KeysCollection,
@@ -112,19 +128,10 @@ class ImageComplexityd(MapTransform):
         allow_missing_keys: bool = False,
         **settings: Any,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.postfix = postfix
-        self.measure: Transform = ImageComplexity(measure, scales, **settings)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return ``data`` with the complexities beside the images."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[f"{key}_{self.postfix}"] = self.measure(d[key])
-        return d
+        super().__init__(keys, ImageComplexity(measure, scales, **settings), postfix, allow_missing_keys)
 
 
-class LabelComplexityd(ImageComplexityd):
+class LabelComplexityd(_MeasureBeside):
     """Put the complexity of each label beside it, at ``f"{key}_{postfix}"``; see :class:`LabelComplexity`.
 
     Args:
@@ -145,12 +152,10 @@ class LabelComplexityd(ImageComplexityd):
         allow_missing_keys: bool = False,
         **settings: Any,
     ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        self.postfix = postfix
-        self.measure = LabelComplexity(measure, scales, **settings)
+        super().__init__(keys, LabelComplexity(measure, scales, **settings), postfix, allow_missing_keys)
 
 
-class ForegroundDensityd(MapTransform):
+class ForegroundDensityd(_MeasureBeside):
     """Put the foreground density of each label beside it, at ``f"{key}_{postfix}"``; see :class:`ForegroundDensity`.
 
     Args:
@@ -160,8 +165,6 @@ class ForegroundDensityd(MapTransform):
         allow_missing_keys: whether items may lack some of the keys.
     """
 
-    backend = ForegroundDensity.backend
-
     def __init__(
         self,
         keys: KeysCollection,
@@ -169,16 +172,7 @@ class ForegroundDensityd(MapTransform):
         postfix: str = "foreground_density",
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.postfix = postfix
-        self.measure = ForegroundDensity(scales)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return ``data`` with the densities beside the labels."""
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[f"{key}_{self.postfix}"] = self.measure(d[key])
-        return d
+        super().__init__(keys, ForegroundDensity(scales), postfix, allow_missing_keys)
 
 
 ImageComplexityD = ImageComplexityDict = ImageComplexityd
