@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-__all__ = ["Value", "read_json", "write_atomically", "write_json"]
+__all__ = ["Value", "atomically", "read_json", "write_json"]
 
 ValueType = TypeVar("ValueType", bound="Value")
 _TYPE_KEY = "value_type"
 
 
-def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], Any]) -> None:
-    """Let ``write`` fill a file beside ``path``, then rename it: a reader finds the old file or the new one, whole.
+@contextlib.contextmanager
+def atomically(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """Open a file beside ``path`` that takes its place when the block ends: a reader finds the old or the new, whole.
 
     Args:
         path: the file to write; missing parent folders are made.
-        write: called once with an open binary file.
 
     Raises:
-        OSError: if the folder cannot be written to or the disk is full; ``path`` is then as it was before.
+        OSError: if the folder cannot be written to or the disk is full; ``path`` is then as it was before, as it is
+            after any other error in the block.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            write(file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)
@@ -46,7 +48,8 @@ def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], Any])
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write ``content`` as JSON, atomically; NaN and infinity, which JSON does not know, are refused."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    with atomically(path) as file:
+        file.write(text.encode())
 
 
 def read_json(path: str | os.PathLike) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.constraints import CompressionPlan, DiskBudget, compress
 from monai_ccnet.degradation import DegradationModel
-from monai_ccnet.values import write_atomically, write_json
+from monai_ccnet.values import atomically, write_json
 
 UNET = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [8, 16, 32]}
 
@@ -33,12 +33,13 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "value.json"
     write_json(path, {"old": 1})
 
-    def half(file):
-        file.write(b"{half")
-        raise OSError("disk full")
+    def write_half():
+        with atomically(path) as file:
+            file.write(b"{half")
+            raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, half)
+        write_half()
     assert json.loads(path.read_text()) == {"old": 1}
     assert os.listdir(tmp_path) == ["value.json"]
 

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from monai_ccnet.networks.narrowing import build_network
-from monai_ccnet.values import Value, write_atomically
+from monai_ccnet.values import Value, atomically
 
 __all__ = ["STORAGE_TYPES", "NetworkSize", "file_bytes", "network_size", "save_weights"]
 
@@ -104,7 +104,8 @@ def save_weights(network: torch.nn.Module, path: str | os.PathLike, bits_per_wei
     if isinstance(network, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
         network = network.module
     state = _stored(network, bits_per_weight)
-    write_atomically(path, lambda file: torch.save(state, file))
+    with atomically(path) as file:
+        torch.save(state, file)
     return os.path.getsize(path)
 
 
