@@ -11,11 +11,13 @@ from monai_ccnet.complexity.keypoints import sift_keypoints, surf_keypoints
 from monai_ccnet.complexity.label import boundary_density, label_detail, label_jpeg_complexity
 from monai_ccnet.complexity.measures import MEASURES, SCALES, complexity_at_scales, measure_settings
 from monai_ccnet.complexity.profile import ComplexityProfile
+from monai_ccnet.complexity.selection import MeasureFit, rank_measures
 
 __all__ = [
     "MEASURES",
     "SCALES",
     "ComplexityProfile",
+    "MeasureFit",
     "boundary_density",
     "complexity_at_scales",
     "edge_information",
@@ -28,6 +30,7 @@ __all__ = [
     "measure_dataset",
     "measure_settings",
     "median_frequency",
+    "rank_measures",
     "shannon_entropy",
     "sift_keypoints",
     "signal_energy",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
+import csv
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -15,6 +18,7 @@ from tqdm.auto import tqdm
 from monai_ccnet.complexity.measures import SCALES, complexity_at_scales, measure_settings, needs
 from monai_ccnet.complexity.pictures import as_array
 from monai_ccnet.complexity.profile import ComplexityProfile
+from monai_ccnet.values import atomically
 
 __all__ = ["measure_dataset"]
 
@@ -30,6 +34,7 @@ def measure_dataset(
     image_key: str = "image",
     label_key: str = "label",
     saved: str | os.PathLike | None = None,
+    table: str | os.PathLike | None = None,
     n_jobs: int | None = None,
     tolerance: float | None = None,
     seed: int = 0,
@@ -51,6 +56,8 @@ def measure_dataset(
         label_key: where an item that is a dict holds its label.
         saved: a file to keep the profile in; if it holds one of this name with these settings and scales, nothing is
             measured again.
+        table: a CSV file to write one row an image to: ``item`` (its number), ``file`` (empty for arrays) and a column
+            ``1/<scale>`` for each scale.
         n_jobs: processes, as joblib counts them; ``None`` is one, or what ``joblib.parallel_config`` says, which also
             names other backends. The result does not depend on it.
         tolerance: stop as soon as the 95 % interval of the mean, at each scale, reaches no further than this share of
@@ -74,7 +81,7 @@ def measure_dataset(
     """
     full_settings = measure_settings(measure, **settings)
     scales = sorted(set(scales))
-    if saved is not None and os.path.exists(saved):
+    if saved is not None and os.path.exists(saved) and (table is None or os.path.exists(table)):
         known = ComplexityProfile.load(saved)
         if (known.dataset, known.settings, known.scales) == (name, full_settings, tuple(scales)):
             return known
@@ -93,23 +100,27 @@ def measure_dataset(
     )
     count, mean, squares = 0, np.zeros(len(scales)), np.zeros(len(scales))
     unreadable: list[str] = []
-    for values, described, error, is_file_error in bar:
-        if error is not None:
-            if strict or not is_file_error:
-                raise ValueError(f"{described} of {name!r} cannot be measured: {error}")
-            warnings.warn(f"{described} of {name!r} cannot be read and is left out: {error}", stacklevel=2)
-            unreadable.append(described)
-            continue
-        count += 1  # Welford
-        step = values - mean
-        mean += step / count
-        squares += step * (values - mean)
-        if tolerance is not None and _is_known(count, mean, squares, tolerance):
-            break
-    results.close()
-    if count == 0:
-        reason = f"none of its {len(unreadable)} files can be read ({unreadable[0]})" if unreadable else "it is empty"
-        raise ValueError(f"there is nothing to measure in {name!r}: {reason}.")
+    with contextlib.closing(results), _table(table, scales) as write_row:
+        for measured in bar:
+            described = f"item {measured.number} ({measured.what})"
+            if measured.error is not None:
+                if strict or not measured.is_file_error:
+                    raise ValueError(f"{described} of {name!r} cannot be measured: {measured.error}")
+                warnings.warn(f"{described} of {name!r} cannot be read and is left out: {measured.error}", stacklevel=2)
+                unreadable.append(described)
+                continue
+            write_row([measured.number, measured.file, *measured.values])
+            count += 1  # Welford
+            step = measured.values - mean
+            mean += step / count
+            squares += step * (measured.values - mean)
+            if tolerance is not None and _is_known(count, mean, squares, tolerance):
+                break
+        if count == 0:
+            reason = (
+                f"none of its {len(unreadable)} files can be read ({unreadable[0]})" if unreadable else "it is empty"
+            )
+            raise ValueError(f"there is nothing to measure in {name!r}: {reason}.")
     profile = ComplexityProfile(
         dataset=name,
         settings=full_settings,
@@ -122,6 +133,18 @@ def measure_dataset(
     if saved is not None:
         profile.save(saved)
     return profile
+
+
+@contextlib.contextmanager
+def _table(path: str | os.PathLike | None, scales: Sequence[int]) -> Iterator[Callable[[Sequence[Any]], Any]]:
+    """Open a CSV file with a column a scale and give what writes a row to it; without a path, rows go nowhere."""
+    if path is None:
+        yield lambda row: None
+        return
+    with atomically(path) as file:
+        writer = csv.writer(codecs.getwriter("utf-8")(file))
+        writer.writerow(["item", "file", *(f"1/{scale}" for scale in scales)])
+        yield writer.writerow
 
 
 def _is_known(count: int, mean: np.ndarray, squares: np.ndarray, tolerance: float) -> bool:
@@ -142,17 +165,29 @@ def _in_order(items: Any, seed: int | None) -> Iterator[tuple[int, Any]]:
         yield int(index), items[int(index)]
 
 
+class _Measured(NamedTuple):
+    """What became of an item: its values at each scale, or what went wrong and whether reading its files did."""
+
+    number: int
+    what: str
+    file: str
+    values: np.ndarray
+    error: str | None = None
+    is_file_error: bool = False
+
+
 def _try_item(
     index: int, item: Any, settings: Mapping[str, Any], scales: Sequence[int], keys: Mapping[str, str]
-) -> tuple[np.ndarray | None, str, str | None, bool]:
-    """Return the values of an item, its description, what went wrong, and whether reading its files did."""
-    described = f"item {index} ({_describe(item, keys)})"
+) -> _Measured:
+    looked_at = item.get(keys["image"], item.get(keys["label"])) if isinstance(item, Mapping) else item
+    file = ";".join(map(str, _as_list(looked_at))) if _holds_path(looked_at) else ""
+    result = _Measured(index, file or type(looked_at).__name__, file, np.full(len(scales), np.nan))
     try:
         given = _needed(item, settings, keys)
         try:
             loaded = {what: _loaded(value) for what, value in given.items()}
         except (OSError, RuntimeError, ValueError) as error:
-            return None, described, _first_line(error), any(map(_holds_path, given.values()))
+            return result._replace(error=_first_line(error), is_file_error=any(map(_holds_path, given.values())))
         file_bytes = _file_bytes(given.get("image")) if settings.get("reference") == "file" else None
         pixdim = getattr(loaded.get("label"), "pixdim", None)
         values = complexity_at_scales(
@@ -163,8 +198,8 @@ def _try_item(
             spacing=None if pixdim is None else [float(length) for length in pixdim],
         )
     except (ValueError, OSError) as error:
-        return None, described, str(error), False
-    return np.array([values[scale] for scale in scales]), described, None, False
+        return result._replace(error=str(error))
+    return result._replace(values=np.array([values[scale] for scale in scales]))
 
 
 def _first_line(error: Exception) -> str:
@@ -198,20 +233,19 @@ def _with_channel(image: Any) -> np.ndarray:
     return array[None] if array.ndim == 2 else array
 
 
+def _as_list(image: Any) -> list[Any]:
+    return list(image) if isinstance(image, (list, tuple)) else [image]
+
+
 def _is_path(image: Any) -> bool:
     return isinstance(image, (str, os.PathLike))
 
 
 def _file_bytes(image: Any) -> int | None:
     """Return the bytes of the file behind a path or a MetaTensor, ``None`` where there is none."""
-    paths = image if isinstance(image, (list, tuple)) else [image]
-    paths = [path if _is_path(path) else getattr(path, "meta", {}).get("filename_or_obj") for path in paths]
-    return sum(os.path.getsize(path) for path in paths) if all(map(_is_path, paths)) else None
-
-
-def _describe(item: Any, keys: Mapping[str, str]) -> str:
-    looked_at = item.get(keys["image"], item.get(keys["label"])) if isinstance(item, Mapping) else item
-    return str(looked_at) if _holds_path(looked_at) else type(looked_at).__name__
+    parts = _as_list(image)
+    paths = [part if _is_path(part) else getattr(part, "meta", {}).get("filename_or_obj") for part in parts]
+    return sum(os.path.getsize(str(path)) for path in paths) if all(map(_is_path, paths)) else None
 
 
 def _holds_path(image: Any) -> bool:

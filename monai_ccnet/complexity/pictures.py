@@ -16,7 +16,7 @@ import numpy as np
 __all__ = ["AXES", "CHANNELS", "INTENSITIES", "as_array", "as_grey", "to_pictures"]
 
 INTENSITIES = ("auto", "minmax", "percentile")
-CHANNELS = ("auto", "colour", "separate")
+CHANNELS = ("auto", "colour", "rgba", "separate")
 AXES = ("xy", "yx")
 _PERCENTILES = (0.5, 99.5)
 
@@ -51,8 +51,10 @@ def to_pictures(
         intensity: what becomes 0 and 255. ``"auto"`` takes whole numbers in 0..255 as they are, whatever their dtype,
             and treats all else as ``"percentile"``; ``"minmax"`` and ``"percentile"`` (0.5 and 99.5, robust to metal
             and padding) stretch each picture; a pair ``(low, high)`` is a fixed window, in Hounsfield units for CT.
-        channels: ``"colour"`` makes one RGB picture of three channels, ``"separate"`` one grey picture of each channel;
-            ``"auto"`` is ``"colour"`` for 2-D images with three channels and ``"separate"`` for all others.
+        channels: ``"colour"`` makes one RGB picture of three channels, ``"rgba"`` one of the first three of four, whose
+            last is opacity, and ``"separate"`` one grey picture of each channel; ``"auto"`` is ``"colour"`` for 2-D
+            images with three channels and ``"separate"`` for all others, so four channels, which may be four
+            modalities as well, are four pictures.
         axes: ``"xy"`` if the first spatial axis runs along x, as MONAI's readers yield; ``"yx"`` if it runs along y,
             as in arrays from OpenCV or scikit-image. JPEG sizes of an image and its transpose differ by about 1 %.
 
@@ -71,6 +73,10 @@ def to_pictures(
         raise ValueError(f"channels must be one of {CHANNELS}, got {channels!r}.")
     if axes not in AXES:
         raise ValueError(f"axes must be one of {AXES}, got {axes!r}.")
+    if channels == "rgba":
+        if image.ndim != 3 or len(image) != 4:
+            raise ValueError(f"channels='rgba' needs an image of shape (4, H, W), got {image.shape}; use 'auto'.")
+        image, channels = image[:3], "colour"
     colour = channels == "colour" or (channels == "auto" and image.ndim == 3 and len(image) == 3)
     if colour and (image.ndim != 3 or len(image) != 3):
         raise ValueError(f"channels='colour' needs an image of shape (3, H, W), got {image.shape}; use 'separate'.")

@@ -1,5 +1,7 @@
 """Profiles: published, measured, kept."""
 
+import csv
+
 import nibabel
 import numpy as np
 import pytest
@@ -160,3 +162,18 @@ def test_unknown_names_are_refused_with_the_known():
         ComplexityProfile.published("drive", measure="energy")
     with pytest.raises(ValueError, match=r"scales=.*3"):
         ComplexityProfile.published("drive").at(3)
+
+
+def test_the_table_holds_one_row_an_image(tmp_path):
+    Image.fromarray(IMAGES[1][0]).save(tmp_path / "image.png")
+    items = [IMAGES[0], tmp_path / "image.png", tmp_path / "missing.png"]
+    table = tmp_path / "complexity.csv"
+    with pytest.warns(UserWarning, match="cannot be read"):
+        profile = measure_dataset(items, scales=(1, 2), table=table)
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["item"], row["file"]) for row in rows] == [("0", ""), ("1", str(tmp_path / "image.png"))]
+    assert np.mean([float(row["1/2"]) for row in rows]) == profile.at(2)
+    with pytest.raises(ValueError, match="cannot be measured"):
+        measure_dataset([IMAGES[0], np.zeros((0, 4))], table=table)
+    assert len(table.read_text().splitlines()) == 3, "a failed run leaves the old table"
