@@ -8,7 +8,8 @@ The parts, in reading order:
 - ``degradation``: how much accuracy a network loses as it narrows, per unit of complexity.
 - ``constraints``: a budget or a floor -> :class:`~monai_ccnet.constraints.CompressionPlan`.
 - ``calibration``: one training of one network, kept as a record.
-- ``transforms``: complexity inside a MONAI pipeline.
+- ``transforms``, ``auto3dseg``: complexity inside a MONAI pipeline, and inside Auto3DSeg's data analysis.
+- ``figures``: pictures of what was measured.
 - ``samples``: real sample data, through a library that ships it.
 
 Nothing is imported here, so that ``import monai_ccnet`` costs nothing.

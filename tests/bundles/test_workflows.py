@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 from monai.bundle import ConfigWorkflow, ckpt_export, verify_metadata, verify_net_in_out
 from PIL import Image
 
@@ -143,7 +144,10 @@ def test_a_floor_in_three_dimensions_with_half_precision(disks_3d, tmp_path, qui
 def test_measure_alone(disks_2d, tmp_path):
     overrides = {"dataset_dir": str(disks_2d), "output_dir": str(tmp_path), "measure": "jb"}
     _run(["measure.yaml"], **overrides, measure_settings={"omega": 0.7}, scales=[1, 2])
-    assert ComplexityProfile.load(tmp_path / "complexity.json").settings["omega"] == 0.7
+    profile = ComplexityProfile.load(tmp_path / "complexity.json")
+    assert profile.settings["omega"] == 0.7
+    assert len((tmp_path / "complexity.csv").read_text().splitlines()) == 1 + profile.count
+    assert imread(tmp_path / "complexity.png").std() > 0.05
 
 
 @pytest.mark.parametrize("names", [["train.yaml"], ["train.yaml", "evaluate.yaml"]])

@@ -1,0 +1,123 @@
+"""Pictures of what was measured and found; each function returns a figure and touches no file.
+
+They need matplotlib (``pip install "monai_ccnet[figures]"``) and neither a display nor its global state.
+"""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from monai.transforms.io.array import LoadImage
+from monai.utils.module import optional_import
+
+from monai_ccnet.complexity.pictures import as_array, to_pictures
+from monai_ccnet.complexity.profile import ComplexityProfile
+from monai_ccnet.complexity.selection import MeasureFit
+from monai_ccnet.values import atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    has_matplotlib = True
+else:
+    Figure, has_matplotlib = optional_import(
+        "matplotlib.figure", name="Figure", descriptor="{}: pictures need it; pip install 'monai_ccnet[figures]'"
+    )
+
+__all__ = ["draw_complexity", "draw_measures", "has_matplotlib", "save_figure"]
+
+
+def save_figure(path: str | os.PathLike, figure: Figure, dots_per_inch: int = 120) -> None:
+    """Write a figure as the kind of picture that the name of the file says, atomically."""
+    kind = os.path.splitext(os.fspath(path))[1].lstrip(".") or "png"
+    with atomically(path) as file:
+        figure.savefig(file, format=kind, dpi=dots_per_inch)
+
+
+def draw_complexity(profile: ComplexityProfile, table: str | os.PathLike, images: int = 4) -> Figure:
+    """Draw the least and the most complex images of a data set with their numbers, and the fall over the scales.
+
+    Args:
+        profile: of the data set.
+        table: the CSV file that :func:`~monai_ccnet.complexity.measure_dataset` wrote with it.
+        images: how many of the least and of the most complex; a volume is shown by its middle slice.
+    """
+    with open(table, newline="", encoding="utf-8") as file:
+        first = f"1/{profile.scales[0]}"
+        rows = [(float(row[first]), row["file"]) for row in csv.DictReader(file)]
+    images = min(images, len(rows))
+    extremes = [heapq.nsmallest(images, rows), heapq.nlargest(images, rows)]
+
+    figure = Figure(figsize=(2.2 * images + 4.6, 5.2), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(2.2 * images, 4.6))  # type: ignore[misc]
+    grid = left.subplots(2, images, squeeze=False)
+    for axes_row, chosen, words in zip(grid, extremes, ("least complex", "most complex"), strict=True):
+        for axes, (value, file_name) in zip(axes_row, chosen, strict=True):
+            _show(axes, file_name, profile.settings)
+            axes.set_title(f"{value:.4f}", fontsize=10)
+            axes.set_xlabel(os.path.basename(file_name.split(";")[0])[-24:], fontsize=7)
+        axes_row[0].set_ylabel(words)
+    axes = right.subplots()
+    axes.errorbar(
+        profile.scales,
+        profile.mean,
+        yerr=None if profile.standard_error is None else 1.96 * np.array(profile.standard_error),
+        marker="o",
+        capsize=3,
+        color="C0",
+    )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(profile.scales, [f"1/{scale}" if scale > 1 else "1" for scale in profile.scales])
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("scale of the image")
+    spread = "" if profile.standard_error is None else ", mean and its 95 % interval"
+    axes.set_ylabel(f"complexity ({profile.settings['measure']}{spread})")
+    axes.grid(alpha=0.3)
+    figure.suptitle(f"{profile.dataset}: {profile.count:,} image{'s' * (profile.count != 1)}")
+    return figure
+
+
+def draw_measures(fits: Sequence[MeasureFit], measures: int = 6) -> Figure:
+    """Draw the degradation of data sets and their complexity by several measures, each over its own range: Fig. 2.
+
+    Args:
+        fits: as :func:`~monai_ccnet.complexity.rank_measures` returns them.
+        measures: how many of the best to draw.
+    """
+    figure = Figure(figsize=(8, 4.8), layout="constrained")
+    axes = figure.subplots()
+    order = np.argsort(fits[0].slopes)
+    places = np.arange(len(order))
+    axes.plot(places, _over_its_range(fits[0].slopes)[order], "k-", linewidth=3, label="degradation (measured)")
+    for fit, marker in zip(fits[:measures], "osD^vPX*<>", strict=False):
+        label = f"{fit.measure} (leave-one-out error {fit.leave_one_out_error:.3f})"
+        axes.plot(places, _over_its_range(fit.complexities)[order], marker=marker, alpha=0.8, label=label)
+    axes.set_xticks(places, [fits[0].datasets[index] for index in order], rotation=30, ha="right")
+    axes.set_ylabel("over its own range, least to most")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    return figure
+
+
+def _over_its_range(values: Sequence[float]) -> np.ndarray:
+    array = np.array(values)
+    return (array - array.min()) / (np.ptp(array) or 1)
+
+
+def _show(axes: Any, file_name: str, settings: dict[str, Any]) -> None:
+    """Show an image as its measure saw it: the first channel unless they are colours, the middle slice of a volume."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    if not file_name:
+        axes.text(0.5, 0.5, "not from\na file", ha="center", va="center", transform=axes.transAxes)
+        return
+    paths = file_name.split(";")
+    image = as_array(LoadImage(image_only=True, ensure_channel_first=True)(paths if len(paths) > 1 else paths[0]))
+    known = {key: settings[key] for key in ("intensity", "channels", "axes") if key in settings}
+    picture = to_pictures(image, **known)[0]
+    axes.imshow(picture[len(picture) // 2] if image.ndim == 4 else picture, cmap="gray", vmin=0, vmax=255)

@@ -1,0 +1,53 @@
+"""Pictures: they can be drawn, and hold what they should."""
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from PIL import Image
+
+from monai_ccnet.complexity import ComplexityProfile, measure_dataset, rank_measures
+from monai_ccnet.figures import draw_complexity, draw_measures, save_figure
+
+
+def words_of(figure):
+    return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_the_least_and_the_most_complex_images(count, tmp_path):
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        picture = rng.integers(100 - 15 * index, 101 + 15 * index, (40, 60)).astype(np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"image_{index}.png")
+    files = sorted(tmp_path.glob("*.png"))
+    table = tmp_path / "complexity.csv"
+    profile = measure_dataset(files, scales=(1, 2, 4), table=table, name="noise")
+    figure = draw_complexity(profile, table)
+    words = words_of(figure)
+    assert f"noise: {count} image{'s' if count > 1 else ''}" in words
+    assert words.count("image_0.png") == (1 if count > 4 else 2)
+    assert {"1", "1/2", "1/4", "least complex", "most complex"} <= set(words)
+    save_figure(tmp_path / "complexity.png", figure)
+    assert imread(tmp_path / "complexity.png").std() > 0.05
+
+
+def test_measured_arrays_have_no_picture_but_their_numbers(tmp_path):
+    table = tmp_path / "complexity.csv"
+    profile = measure_dataset(np.zeros((2, 1, 16, 16), np.uint8), scales=(1,), table=table)
+    assert "not from\na file" in words_of(draw_complexity(profile, table))
+
+
+def test_measures_beside_the_degradation():
+    slopes = {"a": 0.1, "b": 0.4, "c": 0.2}
+    values = {"jpeg": (1, 4, 2), "edges": (1, 2, 3)}
+    profiles = [
+        ComplexityProfile(dataset, {"measure": measure}, (1,), (value,), None, 1)
+        for measure, column in values.items()
+        for dataset, value in zip(slopes, column, strict=True)
+    ]
+    (axes,) = draw_measures(rank_measures(profiles, slopes)).axes
+    degradation, best, other = (line.get_ydata() for line in axes.lines)
+    assert degradation == pytest.approx([0, 1 / 3, 1])
+    assert best == pytest.approx(degradation)
+    assert other == pytest.approx([0, 1, 0.5])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "c", "b"]
