@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.networks.blocks.convolutions import Convolution
 from monai.networks.layers.factories import Conv, Pool
 from torch import nn
+
+from monai_ccnet.networks.blocks import check_divisible, check_widths, convolutions, initialise
 
 __all__ = ["PlainUNet"]
 
@@ -47,21 +48,10 @@ class PlainUNet(nn.Module):
         dropout: tuple | str | float | None = 0.0,
     ) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}.")
-        if len(channels) < 2 or min(*channels, in_channels, out_channels) < 1:
-            raise ValueError(
-                f"channels must hold at least two widths, all at least 1; got channels={tuple(channels)}, "
-                f"in_channels={in_channels}, out_channels={out_channels}."
-            )
+        check_widths(spatial_dims, in_channels, out_channels, channels, stages=2)
 
         def two_convolutions(inputs: int, outputs: int) -> nn.Sequential:
-            return nn.Sequential(
-                *(
-                    Convolution(spatial_dims, width, outputs, kernel_size=3, act=act, norm=norm, dropout=dropout)
-                    for width in (inputs, outputs)
-                )
-            )
+            return convolutions(spatial_dims, inputs, outputs, act=act, norm=norm, dropout=dropout)
 
         self.divisor = 2 ** (len(channels) - 1)
         self.pool = Pool["max", spatial_dims](2)
@@ -73,15 +63,12 @@ class PlainUNet(nn.Module):
         )
         self.decoder = nn.ModuleList(two_convolutions(2 * width, width) for width in shallow)
         self.head = Conv["conv", spatial_dims](channels[0], out_channels, kernel_size=1)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits of shape ``(B, out_channels, H, W[, D])`` for an input ``(B, in_channels, H, W[, D])``."""
-        if not torch.jit.is_scripting() and any(length % self.divisor for length in x.shape[2:]):
-            raise ValueError(
-                f"each spatial axis must divide by {self.divisor}, got {tuple(x.shape[2:])}: "
-                f"pad the images, for instance with DivisiblePadd(keys, k={self.divisor}), or use sliding windows."
-            )
+        if not torch.jit.is_scripting():
+            check_divisible(x, self.divisor)
         skips: list[torch.Tensor] = []
         for index, stage in enumerate(self.encoder):
             x = stage(x if index == 0 else self.pool(x))
@@ -90,16 +77,3 @@ class PlainUNet(nn.Module):
         for upsample, stage in zip(self.upsamplers, self.decoder):  # noqa: B905 (TorchScript knows no strict)
             x = stage(torch.cat([skips.pop(), upsample(x)], dim=1))
         return self.head(x)
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, (nn.Conv2d, nn.Conv3d)):
-        nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-    elif isinstance(module, (nn.ConvTranspose2d, nn.ConvTranspose3d)):
-        nn.init.kaiming_normal_(
-            module.weight, mode="fan_out", nonlinearity="relu"
-        )  # torch's fan_out is over inputs here
-    else:
-        return
-    if module.bias is not None:
-        nn.init.zeros_(module.bias)

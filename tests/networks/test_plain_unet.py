@@ -43,7 +43,7 @@ def test_kernels_start_from_he_and_keep_the_variance_without_normalisation():
     ("options", "message"),
     [
         ({"spatial_dims": 1}, "spatial_dims must be 2 or 3"),
-        ({"channels": (4,)}, "at least two widths"),
+        ({"channels": (4,)}, "at least 2 widths"),
         ({"channels": (4, 0)}, "at least 1"),
         ({"out_channels": 0}, "at least 1"),
     ],
