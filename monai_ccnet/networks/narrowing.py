@@ -49,6 +49,8 @@ def _by_strides(arguments: NetworkDef) -> Sequence[int]:
 # By class name; one entry makes a network of one's own known.
 WIDTHS: dict[str, Widths] = {
     "PlainUNet": Widths("channels", _halving("channels")),
+    "CUMedVision": Widths("channels", _halving("channels")),
+    "UCUNet": Widths("channels", _halving("channels")),
     "UNet": Widths("channels", _by_strides),
     "AttentionUnet": Widths("channels", _by_strides),
     "BasicUNet": Widths("features", lambda arguments: (1, 2, 4, 8, 16, 1)),
