@@ -5,6 +5,7 @@ The parts, in reading order:
 - ``values``: frozen dataclasses that round-trip through JSON, and files that are never half-written.
 - ``complexity``: image -> number, at every scale; :class:`~monai_ccnet.complexity.ComplexityProfile` of a data set.
 - ``networks``: a network, at any width; exact sizes without allocating it.
+- ``losses``: training a network that has auxiliary outputs.
 - ``degradation``: how much accuracy a network loses as it narrows, per unit of complexity.
 - ``constraints``: a budget or a floor -> :class:`~monai_ccnet.constraints.CompressionPlan`.
 - ``calibration``: one training of one network, kept as a record.

@@ -26,6 +26,9 @@ def test_importing_the_package_imports_nothing_heavy():
     "name",
     [
         "PlainUNet",
+        "CUMedVision",
+        "UCUNet",
+        "DeepSupervision",
         "Widths",
         "NetworkSize",
         "ComplexityProfile",

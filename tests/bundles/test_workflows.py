@@ -163,6 +163,18 @@ def test_train_and_evaluate_have_the_properties_of_a_bundle(names, disks_2d, tmp
     assert (tmp_path / "model.pt").exists()
 
 
+@pytest.mark.parametrize("name", ["CUMedVision", "UCUNet"])
+def test_a_network_with_auxiliary_outputs_trains_and_is_evaluated(name, disks_2d, tmp_path, quick):
+    overrides = {"dataset_dir": str(disks_2d), "output_dir": str(tmp_path), "patch_size": PATCHES[2], **quick}
+    overrides["network_def#_target_"] = f"monai_ccnet.networks.{name}"
+    trained = _run(["train.yaml"], **overrides).parser
+    assert trained.get_parsed_content("deep_supervision").auxiliary_weight == pytest.approx(0.01)
+    evaluated = _run(["train.yaml", "evaluate.yaml"], **overrides).parser
+    scores = [parser.get_parsed_content("validate#evaluator").state.metrics["f1"] for parser in (trained, evaluated)]
+    assert scores[1] > 0.8
+    assert scores[0] > 0.8
+
+
 def test_inference_has_the_properties_of_a_bundle(compressed, disks_2d):
     output_dir, _ = compressed
     overrides = {"dataset_dir": str(disks_2d), "output_dir": str(output_dir), "patch_size": PATCHES[2]}
