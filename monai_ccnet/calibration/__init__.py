@@ -1,5 +1,16 @@
-"""Trainings of one network each, and the records they leave."""
+"""Trainings of one network each, alone or in sweeps, and the records they leave."""
 
-from monai_ccnet.calibration.trial import TrialRecord, run_trial
+from monai_ccnet.calibration.sweep import FAST_MULTIPLIERS, MULTIPLIERS, Trial, load_records, plan_trials, run_sweep
+from monai_ccnet.calibration.trial import TrialRecord, full_network_def, run_trial
 
-__all__ = ["TrialRecord", "run_trial"]
+__all__ = [
+    "FAST_MULTIPLIERS",
+    "MULTIPLIERS",
+    "Trial",
+    "TrialRecord",
+    "full_network_def",
+    "load_records",
+    "plan_trials",
+    "run_sweep",
+    "run_trial",
+]

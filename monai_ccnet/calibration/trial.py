@@ -2,65 +2,119 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import monai
+import numpy as np
 import torch
+from filelock import FileLock
+from monai.bundle.config_parser import ConfigParser
 from monai.bundle.workflows import ConfigWorkflow
 
 from monai_ccnet import __version__
+from monai_ccnet.networks.narrowing import network_def_of
 from monai_ccnet.networks.size import NetworkSize, network_size
 from monai_ccnet.values import Value, read_json, write_json
 
-__all__ = ["TrialRecord", "run_trial"]
+__all__ = ["TrialRecord", "full_network_def", "run_trial"]
+
+_PER_IMAGE = {  # from the counts of true positives, false positives, true negatives and false negatives
+    "f1": lambda tp, fp, tn, fn: 2 * tp / (2 * tp + fp + fn),
+    "jaccard": lambda tp, fp, tn, fn: tp / (tp + fp + fn),
+    "accuracy": lambda tp, fp, tn, fn: (tp + tn) / (tp + fp + tn + fn),
+    "sensitivity": lambda tp, fp, tn, fn: tp / (tp + fn),
+    "specificity": lambda tp, fp, tn, fn: tn / (tn + fp),
+}
 
 
 @dataclass(frozen=True)
 class TrialRecord(Value):
-    """One trained network.
+    """One trained network, or one whose training failed.
 
     Attributes:
         dataset: name of the data set.
         network_def: the network's MONAI config.
-        recipe: settings of ``train.yaml`` that were given, by their ids.
+        multiplier: channels per channel of the full-size network, where all stages share one.
+        recipe: settings of ``train.yaml``, by their ids: those that were given and those that came of the data.
         size: exact sizes of the network.
         file_bytes: bytes of the file of weights that was written.
-        scores: metrics on the test images, by name.
+        scores: metrics on the test images, by name: means over images and foreground classes, as in the paper.
+        pooled: the same over the pixels of all test images together, mean over foreground classes.
+        per_image: each metric of each test image, mean over foreground classes; ``None`` where it is undefined.
+        constant_score: the best F1 that an answer of one class everywhere reaches; a network no better has not learned.
+        losses: mean training loss of each epoch.
         seconds: of training and evaluation together.
         versions: of the packages, of Python, and of the machine's kind.
+        error: what went wrong, if anything did; the scores are then empty.
     """
 
     dataset: str
     network_def: dict[str, Any]
+    multiplier: float | None
     recipe: dict[str, Any]
     size: NetworkSize
     file_bytes: int
     scores: dict[str, float]
+    pooled: dict[str, float]
+    per_image: dict[str, list[float | None]]
+    constant_score: float
+    losses: tuple[float, ...]
     seconds: float
     versions: dict[str, str]
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "losses", tuple(self.losses))
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether the network does better than any answer of one class everywhere."""
+        return self.error is None and self.scores["f1"] > self.constant_score
+
+
+def full_network_def(bundle_root: str | os.PathLike, **overrides: Any) -> dict[str, Any]:
+    """Return the config of the network that ``train.yaml`` of a bundle would train, with references resolved.
+
+    Args:
+        bundle_root: folder of the bundle.
+        overrides: of ``train.yaml`` by their ids, such as ``dataset_dir``, which decides the channels in and out.
+    """
+    parser = ConfigParser()
+    parser.read_config(str(Path(bundle_root) / "configs" / "train.yaml"))
+    parser.update({**overrides, "bundle_root": str(bundle_root), "network_def::_mode_": "callable"})
+    for line in parser.get("imports", []):
+        ConfigParser({"line": line}).get_parsed_content("line")
+    return network_def_of(parser.get_parsed_content("network_def"))
 
 
 def run_trial(
     bundle_root: str | os.PathLike,
     output_dir: str | os.PathLike,
     network_def: Mapping[str, Any],
+    *,
+    multiplier: float | None = None,
+    wait: bool = True,
     **recipe: Any,
 ) -> TrialRecord:
     """Train and evaluate a network with ``train.yaml`` and ``evaluate.yaml`` of a bundle; do only what is not done yet.
 
-    The folder gets ``trial.json`` (what was asked for) before anything runs, ``model.pt`` after training, and
-    ``record.json`` at the end.
+    The folder gets ``trial.json`` (what was asked for) before anything runs, a checkpoint at the end of each epoch,
+    ``model.pt`` after training, and ``record.json`` at the end. A training that was interrupted goes on from its last
+    checkpoint. Two processes never run the trial of one folder at once.
 
     Args:
         bundle_root: folder of the bundle.
         output_dir: a folder for this trial alone.
         network_def: the network's MONAI config, with references resolved.
+        multiplier: channels per channel of the full-size network, to be recorded.
+        wait: whether to wait for another process that runs this trial, or else raise ``filelock.Timeout``.
         recipe: overrides of ``train.yaml`` by their ids, such as ``dataset_dir`` or ``seed``; JSON types.
 
     Returns:
@@ -69,40 +123,62 @@ def run_trial(
     Raises:
         ValueError: if the folder holds a trial of another network or recipe.
     """
-    output_dir, configs = Path(output_dir), Path(bundle_root) / "configs"
-    asked = {"network_def": dict(network_def), "recipe": recipe}
-    if (output_dir / "trial.json").exists():
-        if (found := read_json(output_dir / "trial.json")) != asked:
-            differing = [key for key in {**found["recipe"], **recipe} if found["recipe"].get(key) != recipe.get(key)]
-            raise ValueError(
-                f"{output_dir} holds a run with another {', '.join(sorted(differing)) or 'network'}: "
-                "choose another output_dir, or delete that one."
-            )
-    else:
-        write_json(output_dir / "trial.json", asked)
-    if (output_dir / "record.json").exists():
-        return TrialRecord.load(output_dir / "record.json")
+    output_dir = Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(output_dir / ".lock", timeout=-1 if wait else 0):
+        asked = {"network_def": dict(network_def), "recipe": recipe}
+        if (output_dir / "trial.json").exists():
+            if (found := read_json(output_dir / "trial.json")) != asked:
+                differing = [
+                    key for key in {**found["recipe"], **recipe} if found["recipe"].get(key) != recipe.get(key)
+                ]
+                raise ValueError(
+                    f"{output_dir} holds a run with another {', '.join(sorted(differing)) or 'network'}: "
+                    "choose another output_dir, or delete that one."
+                )
+        else:
+            write_json(output_dir / "trial.json", asked)
+        if (output_dir / "record.json").exists():
+            record = TrialRecord.load(output_dir / "record.json")
+            if record.error is None:
+                return record
+        record = _train_and_evaluate(Path(bundle_root), output_dir, dict(network_def), multiplier, recipe)
+        record.save(output_dir / "record.json")
+        return record
 
-    start = time.monotonic()
-    overrides = {
-        **recipe,
-        "network_def": dict(network_def),
-        "output_dir": str(output_dir),
-        "bundle_root": str(bundle_root),
-    }
-    if not (output_dir / "model.pt").exists():
-        _run([configs / "train.yaml"], overrides)
-    evaluation = _run([configs / "train.yaml", configs / "evaluate.yaml"], overrides)
-    evaluator = evaluation.parser.get_parsed_content("validate#evaluator")
-    in_channels, patch_size = (evaluation.parser.get_parsed_content(key) for key in ("in_channels", "patch_size"))
-    record = TrialRecord(
-        dataset=str(evaluation.parser.get_parsed_content("dataset_json").get("name", "data set")),
-        network_def=dict(network_def),
-        recipe=recipe,
+
+def _train_and_evaluate(
+    bundle_root: Path, output_dir: Path, network_def: dict[str, Any], multiplier: float | None, recipe: dict[str, Any]
+) -> TrialRecord:
+    start, configs = time.monotonic(), bundle_root / "configs"
+    places = {"output_dir": str(output_dir), "bundle_root": str(bundle_root)}
+    overrides = {**recipe, "network_def": network_def, **places}
+    training = output_dir / "training.json"  # what training leaves for the record, should evaluation be interrupted
+    if not ((output_dir / "model.pt").exists() and training.exists()):
+        trained = _run([configs / "train.yaml"], overrides).parser
+        losses = trained.get_parsed_content("history").losses
+        write_json(training, {"losses": losses, "seconds": time.monotonic() - start})
+        start = time.monotonic()
+    parser = _run([configs / "train.yaml", configs / "evaluate.yaml"], overrides).parser
+    evaluator = parser.get_parsed_content("validate#evaluator")
+    in_channels, patch_size = (parser.get_parsed_content(key) for key in ("in_channels", "patch_size"))
+    counts = _counts(evaluator.state.metric_details["f1"])
+    per_image = {name: _class_mean(_ratio(score, counts)) for name, score in _PER_IMAGE.items()}
+    pooled = {name: float(np.nanmean(_ratio(score, counts.sum(axis=0)))) for name, score in _PER_IMAGE.items()}
+    left = read_json(training)
+    return TrialRecord(
+        dataset=str(parser.get_parsed_content("dataset_json").get("name", "data set")),
+        network_def=network_def,
+        multiplier=multiplier,
+        recipe={**_plain_settings(parser), **recipe},
         size=network_size(network_def, (1, in_channels, *patch_size)),
         file_bytes=os.path.getsize(output_dir / "model.pt"),
         scores={name: float(value) for name, value in evaluator.state.metrics.items()},
-        seconds=round(time.monotonic() - start, 1),
+        pooled=pooled,
+        per_image={name: [None if math.isnan(v) else float(v) for v in values] for name, values in per_image.items()},
+        constant_score=_constant_score(counts),
+        losses=left["losses"],
+        seconds=round(left["seconds"] + time.monotonic() - start, 1),
         versions={
             "monai_ccnet": __version__,
             "monai": monai.__version__,
@@ -111,8 +187,6 @@ def run_trial(
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         },
     )
-    record.save(output_dir / "record.json")
-    return record
 
 
 def _run(config_files: list[Path], overrides: Mapping[str, Any]) -> ConfigWorkflow:
@@ -121,3 +195,41 @@ def _run(config_files: list[Path], overrides: Mapping[str, Any]) -> ConfigWorkfl
     workflow.run()
     workflow.finalize()
     return workflow
+
+
+def _counts(details: Any) -> np.ndarray:
+    """Return true positives, false positives, true negatives and false negatives, ``(images, classes, 4)``."""
+    return np.asarray(torch.as_tensor(details).cpu(), dtype=np.float64)
+
+
+def _ratio(score: Any, counts: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(score(*np.moveaxis(counts, -1, 0)))
+
+
+def _class_mean(values: np.ndarray) -> list[float]:
+    """Return the mean over the classes that an image has, NaN if it has none."""
+    return [float(np.mean(row[~np.isnan(row)])) if not np.isnan(row).all() else math.nan for row in values]
+
+
+def _constant_score(counts: np.ndarray) -> float:
+    """Return the best mean F1 over images and foreground classes of an answer that is one class everywhere."""
+    tp, fp, tn, fn = np.moveaxis(counts, -1, 0)
+    present, pixels = tp + fn, tp + fp + tn + fn
+    scores = []
+    for answer in range(present.shape[1]):
+        f1 = np.where(present > 0, 0.0, np.nan)
+        f1[:, answer] = 2 * present[:, answer] / (present[:, answer] + pixels[:, answer])
+        means = [value for value in _class_mean(f1) if not math.isnan(value)]
+        scores.append(float(np.mean(means)) if means else 0.0)
+    return max(scores, default=0.0)
+
+
+def _plain_settings(parser: ConfigParser) -> dict[str, Any]:
+    """Return the settings that a run came to, by their ids: numbers, words and lists of them."""
+    names = ("max_epochs", "epoch_length", "batch_size", "learning_rate", "patch_size", "seed")
+
+    def plain(value: Any) -> Any:
+        return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+    return {name: plain(parser.get_parsed_content(name)) for name in names if name in parser.get()}

@@ -1,0 +1,200 @@
+"""Many trials, in any order, on any of joblib's backends, each done once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import Timeout
+from joblib import Parallel, delayed, parallel_config
+from monai.bundle.config_parser import ConfigParser
+from tqdm.auto import tqdm
+
+from monai_ccnet.calibration.trial import TrialRecord, full_network_def, run_trial
+from monai_ccnet.networks.narrowing import narrow
+from monai_ccnet.networks.size import network_size
+from monai_ccnet.values import read_json
+
+__all__ = ["FAST_MULTIPLIERS", "MULTIPLIERS", "Trial", "load_records", "plan_trials", "run_sweep"]
+
+MULTIPLIERS = (1.0, 0.75, 0.5, 0.25, 0.1875, 0.125, 0.0625)  # section 5.3 of the paper
+FAST_MULTIPLIERS = (1.0, 0.25, 0.0625)  # section 6.4: these on two data sets move lambda by 2.4 %
+
+
+class Trial(NamedTuple):
+    """A training to be done: the network, what it is trained on and how, and the folder for what it leaves."""
+
+    bundle_root: str
+    output_dir: str
+    network_def: dict[str, Any]
+    multiplier: float
+    recipe: dict[str, Any]
+    cost: float  # multiply-adds of one image, to tell how much of a sweep is done
+
+
+def plan_trials(
+    bundle_root: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    dataset_dirs: Iterable[str | os.PathLike],
+    *,
+    multipliers: Sequence[float] = MULTIPLIERS,
+    seeds: Sequence[int] = (0,),
+    **recipe: Any,
+) -> list[Trial]:
+    """Return the trials of a sweep: every data set at every multiplier with every seed, the cheapest first.
+
+    The folder of a trial is named after its data set, network, multiplier and seed, and after a digest of all that it
+    depends on: the list of images, the network's config, the recipe and the bundle's configs. A changed recipe is thus
+    a different trial; data that have moved are not.
+
+    Args:
+        bundle_root: folder of the bundle whose ``train.yaml`` trains and whose ``evaluate.yaml`` scores.
+        output_dir: folder of the sweep.
+        dataset_dirs: Decathlon folders.
+        multipliers: channels per channel of the full-size network, in (0, 1]; relative scores need 1 among them.
+        seeds: of the trainings.
+        recipe: overrides of ``train.yaml`` by their ids; ``network_def`` among them names another network.
+
+    Raises:
+        ValueError: if two data sets have one name.
+    """
+    configs = [
+        ConfigParser.load_config_file(str(Path(bundle_root) / "configs" / name))
+        for name in ("train.yaml", "evaluate.yaml")
+    ]
+    trials: list[Trial] = []
+    names: dict[str, Path] = {}
+    for folder in map(Path, dataset_dirs):
+        described = read_json(folder / "dataset.json")
+        name = str(described.get("name", folder.name))
+        if names.setdefault(name, folder) != folder:
+            raise ValueError(f"{names[name]} and {folder} are both named {name!r}: rename one in its dataset.json.")
+        full = full_network_def(bundle_root, **recipe, dataset_dir=str(folder))
+        family = full["_target_"].rsplit(".", 1)[-1]
+        in_channels = full.get("in_channels", 1)
+        patch = (64,) * 3 if full.get("spatial_dims", 2) == 3 else (128,) * 2
+        for multiplier in multipliers:
+            network_def = narrow(full, multiplier)
+            cost = float(network_size(network_def, (1, in_channels, *patch)).macs or 0)
+            for seed in seeds:
+                depends_on = [described, network_def, {**recipe, "seed": seed}, configs]
+                digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:8]
+                trials.append(
+                    Trial(
+                        str(bundle_root),
+                        str(Path(output_dir) / f"{name}-{family}-{multiplier:g}-seed{seed}-{digest}"),
+                        network_def,
+                        float(multiplier),
+                        {
+                            **{k: v for k, v in recipe.items() if k != "network_def"},
+                            "dataset_dir": str(folder),
+                            "seed": seed,
+                        },
+                        cost,
+                    )
+                )
+    return sorted(trials, key=lambda trial: trial.cost)
+
+
+def run_sweep(
+    trials: Sequence[Trial], *, n_jobs: int | None = None, backend: str | None = None, progress: bool = False
+) -> list[TrialRecord]:
+    """Run the trials that are not done yet, and return the records of all.
+
+    Interrupted at any moment, it goes on where it was when it is called again: what is finished is not done again, what
+    is half trained goes on from its checkpoint. A trial that fails leaves a record with the error, and the others go
+    on; it is tried again at the next call. Several processes may share one folder.
+
+    Args:
+        trials: as :func:`plan_trials` returns them.
+        n_jobs: how many at once, as joblib counts them; ``None`` is one, or what ``joblib.parallel_config`` says.
+        backend: of joblib: processes of this machine by default, or ``"dask"`` or ``"ray"`` once their client or
+            ``ray.util.joblib.register_ray`` has been called.
+        progress: whether to show what is done and the time left.
+
+    Returns:
+        One record a trial, in their order.
+    """
+    records: dict[str, TrialRecord] = {}
+    bar = tqdm(
+        total=round(sum(trial.cost for trial in trials) / 1e6),
+        desc="sweep",
+        unit="MMAC",
+        disable=not progress,
+        bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left{postfix}",
+    )
+    with parallel_config(backend=backend) if backend is not None else contextlib.nullcontext(), bar:
+        for wait in (False, True):  # first what no other process is at, then what others have not finished
+            left = [trial for trial in trials if trial.output_dir not in records]
+            parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
+            for trial, record in parallel(delayed(_try_trial)(trial, wait) for trial in left):
+                if record is None:
+                    continue
+                records[trial.output_dir] = record
+                bar.update(round(trial.cost / 1e6))
+                word = "failed" if record.error else f"F1 {record.scores['f1']:.3f}"
+                bar.set_postfix_str(
+                    f"{len(records)}/{len(trials)} trials, {record.dataset} x{trial.multiplier:g} {word}"
+                )
+    return [records[trial.output_dir] for trial in trials]
+
+
+def _try_trial(trial: Trial, wait: bool) -> tuple[Trial, TrialRecord | None]:
+    """Return the trial with its record, or with ``None`` if another process is at it."""
+    logging.disable(logging.INFO)  # the trainings' own words would drown the sweep's
+    try:
+        record = run_trial(
+            trial.bundle_root,
+            trial.output_dir,
+            trial.network_def,
+            multiplier=trial.multiplier,
+            wait=wait,
+            **trial.recipe,
+        )
+    except Timeout:
+        return trial, None
+    except Exception as error:
+        record = _failed(trial, error)
+        record.save(Path(trial.output_dir) / "record.json")
+    finally:
+        logging.disable(logging.NOTSET)
+    return trial, record
+
+
+def _failed(trial: Trial, error: Exception) -> TrialRecord:
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    return TrialRecord(
+        dataset=str(read_json(Path(trial.recipe["dataset_dir"]) / "dataset.json").get("name", "data set")),
+        network_def=trial.network_def,
+        multiplier=trial.multiplier,
+        recipe=trial.recipe,
+        size=network_size(trial.network_def),
+        file_bytes=0,
+        scores={},
+        pooled={},
+        per_image={},
+        constant_score=0.0,
+        losses=(),
+        seconds=0.0,
+        versions={},
+        error="".join(traceback.format_exception_only(causes[-1])).strip(),
+    )
+
+
+def load_records(folder: str | os.PathLike) -> list[TrialRecord]:
+    """Return the records of all trials in a folder, however deep, in the order of their names."""
+    return [TrialRecord.load(path) for path in sorted(Path(folder).rglob("*.json")) if _holds_record(path)]
+
+
+def _holds_record(path: Path) -> bool:
+    content = read_json(path)
+    return isinstance(content, Mapping) and content.get("value_type") == TrialRecord.__name__

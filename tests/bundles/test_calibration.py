@@ -1,0 +1,135 @@
+"""Sweeps: every trial once, whatever happens."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import monai_ccnet
+from monai_ccnet.calibration import load_records, plan_trials, run_sweep, run_trial
+
+ROOT = monai_ccnet.bundle_root()
+QUICK = {
+    "max_epochs": 3,
+    "epoch_length": 4,
+    "batch_size": 2,
+    "learning_rate": 0.01,
+    "channels": [8, 12, 16],
+    "patch_size": [32, 32],
+}
+
+
+def plan(dataset, folder, **overrides):
+    given = {"multipliers": (0.5, 1.0), **QUICK, **overrides}
+    return plan_trials(ROOT, folder, [dataset], **given)
+
+
+def test_the_plan_names_every_trial_by_what_it_depends_on(disks_2d, tmp_path):
+    trials = plan(disks_2d, tmp_path, seeds=(0, 1))
+    assert [(trial.multiplier, trial.recipe["seed"]) for trial in trials] == [(0.5, 0), (0.5, 1), (1.0, 0), (1.0, 1)]
+    assert trials[0].network_def["channels"] == [4, 6, 8]
+    folders = {trial.output_dir for trial in trials}
+    assert len(folders) == 4
+    assert Path(trials[0].output_dir).name.startswith("disks-PlainUNet-0.5-seed0-")
+    assert folders == {trial.output_dir for trial in plan(disks_2d, tmp_path, seeds=(0, 1))}
+    assert folders.isdisjoint(trial.output_dir for trial in plan(disks_2d, tmp_path, seeds=(0, 1), learning_rate=0.02))
+
+
+def test_a_sweep_records_each_trial_once_and_a_failure_stops_no_other(disks_2d, tmp_path):
+    trials = plan(disks_2d, tmp_path)
+    broken = trials[0]._replace(
+        output_dir=str(tmp_path / "broken"), recipe={**trials[0].recipe, "patch_size": [30, 30]}
+    )
+    narrow, full, failed = run_sweep([*trials, broken])
+    assert full.has_learned
+    assert full.multiplier == 1.0
+    assert full.scores["f1"] > full.constant_score > 0
+    assert full.pooled["f1"] == pytest.approx(full.scores["f1"], abs=0.1)
+    assert len(full.per_image["f1"]) == 4
+    assert sum(full.per_image["f1"]) / 4 == pytest.approx(full.scores["f1"])
+    assert sum(full.per_image["jaccard"]) / 4 == pytest.approx(full.scores["jaccard"], abs=1e-6)
+    assert len(full.losses) == 3
+    assert full.losses[-1] < full.losses[0]
+    assert full.recipe["max_epochs"] == 3
+    assert narrow.size.weights < full.size.weights
+    assert "divide by" in failed.error
+    assert not failed.has_learned
+
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.pt")}
+    assert len(before) == 2
+    assert run_sweep(trials) == [narrow, full]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.pt")} == before
+    assert {record.multiplier for record in load_records(tmp_path) if record.error is None} == {0.5, 1.0}
+
+
+SWEEP = """
+import sys
+from monai_ccnet.calibration import run_sweep, plan_trials
+import monai_ccnet
+run_sweep(plan_trials(monai_ccnet.bundle_root(), sys.argv[2], [sys.argv[1]], multipliers=(0.5, 1.0), **{quick}))
+"""
+
+
+def _wait_for(condition, process, seconds=120):
+    for _ in range(seconds * 20):
+        if condition():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("nothing happened in time")
+
+
+def test_a_killed_sweep_goes_on_where_it_was_and_ends_as_if_it_had_not_been(disks_2d, tmp_path):
+    long = {**QUICK, "max_epochs": 6}
+    trials = plan(disks_2d, tmp_path / "killed", **long)
+    first, second = (Path(trial.output_dir) for trial in trials)
+    command = [sys.executable, "-c", SWEEP.format(quick=long), str(disks_2d), str(tmp_path / "killed")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    _wait_for(lambda: len(list(second.glob("training_*.pt"))) > 0, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (first / "record.json").exists()
+    assert not (second / "record.json").exists()
+    done = {path.name: path.stat().st_mtime_ns for path in first.iterdir()}
+    checkpoint = torch.load(max(second.glob("training_*.pt"), key=os.path.getmtime), weights_only=True)
+    assert 1 <= checkpoint["trainer"]["iteration"] // 4 < 6
+
+    records = run_sweep(trials)
+    assert {path.name: path.stat().st_mtime_ns for path in first.iterdir()} == done
+    assert not list(second.glob("training_*.pt"))
+    assert len(records[1].losses) == 6
+
+    uninterrupted = run_sweep(plan(disks_2d, tmp_path / "whole", **long))
+    assert records[1].losses == pytest.approx(uninterrupted[1].losses)
+    ours, theirs = (
+        torch.load(Path(trial.output_dir) / "model.pt")
+        for trial in (trials[1], plan(disks_2d, tmp_path / "whole", **long)[1])
+    )
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], msg=name)
+
+
+def test_two_processes_on_one_folder_share_the_trials(disks_2d, tmp_path):
+    trials = plan(disks_2d, tmp_path)
+    command = [sys.executable, "-c", SWEEP.format(quick=QUICK), str(disks_2d), str(tmp_path)]
+    other = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    _wait_for(lambda: (Path(trials[0].output_dir) / "trial.json").exists(), other)
+    records = run_sweep(trials)
+    assert other.wait() == 0
+    assert [json.loads((Path(t.output_dir) / "record.json").read_text())["seconds"] for t in trials] == [
+        record.seconds for record in records
+    ]
+
+
+def test_another_recipe_in_the_folder_is_refused(disks_2d, tmp_path):
+    trial = plan(disks_2d, tmp_path)[0]
+    recipe = {**trial.recipe, "max_epochs": 1, "epoch_length": 1}
+    run_trial(ROOT, tmp_path / "trial", trial.network_def, **recipe)
+    with pytest.raises(ValueError, match="another learning_rate"):
+        run_trial(ROOT, tmp_path / "trial", trial.network_def, **{**recipe, "learning_rate": 0.5})
