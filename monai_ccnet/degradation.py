@@ -12,18 +12,20 @@ cliff that a line cannot follow; a curvature ``c > 0``, shared by all data sets,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from monai_ccnet.values import Value
 
 __all__ = ["DegradationModel", "DegradationPoint", "Prediction", "inverse_log_compression", "log_compression"]
 
 _LN_10 = math.log(10)
+_CURVATURES = (-2.0, 3.0)  # where a curvature is looked for
 
 # Table 3: slope (lambda) and intercept (delta).
 _PUBLISHED = {
@@ -42,13 +44,15 @@ _PUBLISHED_RESIDUAL = {("unet", "f1"): 0.0617}
 class DegradationPoint(NamedTuple):
     """One trained network: the data set, its complexity, how much the network was compressed, what score it kept.
 
-    ``compression`` is full weights / weights, at least 1; ``score`` is relative to the full network's.
+    ``compression`` is full weights / weights, at least 1; ``score`` is relative to the full network's. A network that
+    ``has_learned`` nothing says nothing of degradation: it is counted and not fitted.
     """
 
     dataset: str
     complexity: float
     compression: float
     score: float
+    has_learned: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,11 @@ class DegradationModel(Value):
         r_squared: share of the variance of the data sets' slopes that the law explains; ``None`` where not known.
         datasets: number of data sets behind the numbers.
         points: number of trained networks behind the numbers, full-size ones not counted.
+        curvature_error: standard error of the curvature; ``None`` where it was not fitted.
+        dataset_slopes: each data set's own loss per decade of weights.
+        left_out_errors: of each data set, the root mean square error of the relative scores that the law of all the
+            other data sets predicts for its networks.
+        not_learned: number of networks that did not learn, which are not among ``points``.
     """
 
     slope: float
@@ -124,9 +133,14 @@ class DegradationModel(Value):
     r_squared: float | None = None
     datasets: int = 0
     points: int = 0
+    curvature_error: float | None = None
+    dataset_slopes: dict[str, float] = field(default_factory=dict)
+    left_out_errors: dict[str, float] = field(default_factory=dict)
+    not_learned: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "settings", dict(self.settings))
+        for name in ("settings", "dataset_slopes", "left_out_errors"):
+            object.__setattr__(self, name, dict(getattr(self, name)))
         if self.covariance is not None:
             object.__setattr__(self, "covariance", tuple(tuple(map(float, row)) for row in self.covariance))
         if not all(map(math.isfinite, (self.slope, self.intercept, self.curvature))):
@@ -181,13 +195,13 @@ class DegradationModel(Value):
         network: str = "",
         settings: dict[str, Any] | None = None,
         source: str = "",
-        curvature: float = 0.0,
+        curvature: float | None = 0.0,
     ) -> DegradationModel:
         """Fit the law by least squares, in the paper's two steps.
 
         First each data set's own loss per decade of weights, through the full-size network's score of 1; then the line
         of these losses against complexity. Data sets scatter about that line more than networks about their data set's,
-        and the standard errors count both.
+        and the standard errors count both. Each data set is also left out in turn, and its scores predicted.
 
         Args:
             points: trained networks of at least two data sets of different complexity.
@@ -195,58 +209,91 @@ class DegradationModel(Value):
             network: name of the network family.
             settings: of the complexities.
             source: where the points come from.
-            curvature: c of h_c, held fixed.
+            curvature: c of h_c, held fixed; ``None`` fits it, shared by all data sets, in the first step.
 
         Raises:
-            ValueError: if fewer than two complexities were given, or a data set has no narrowed network.
+            ValueError: if fewer than two complexities were given, or a data set has no narrowed network that learned.
         """
-        groups: dict[tuple[str, float], list[tuple[float, float]]] = {}
-        for dataset, complexity, compression, score in points:
-            if not all(map(math.isfinite, (complexity, compression, score))):
-                raise ValueError(f"points must be finite, got {(dataset, complexity, compression, score)}.")
-            pairs = groups.setdefault((dataset, complexity), [])
-            if compression > 1:
-                pairs.append((log_compression(compression, curvature), 1 - score))
-        complexities = np.array([complexity for _, complexity in groups])
-        if len(set(complexities)) < 2:
-            raise ValueError(
-                f"a fit needs data sets of at least two complexities, got {sorted(groups)}: train on another data set."
-            )
-        if bare := sorted(key for key, pairs in groups.items() if not pairs):
-            raise ValueError(f"no narrowed network (compression above 1) among the points of {bare}.")
-        decades, losses = (
-            [np.array(column) for column in columns]
-            for columns in zip(*(zip(*pairs, strict=True) for pairs in groups.values()), strict=True)
-        )
-        slopes = np.array([h @ loss / (h @ h) for h, loss in zip(decades, losses, strict=True)])
-        residuals = np.concatenate([loss - s * h for h, loss, s in zip(decades, losses, slopes, strict=True)])
-        degrees = len(residuals) - len(slopes)
-        residual_variance = float(residuals @ residuals / degrees) if degrees > 0 else 0.0
-        within_variances = residual_variance / np.array([h @ h for h in decades])
-
-        design = np.stack([complexities, np.ones_like(complexities)], axis=1)
-        solve = np.linalg.pinv(design)
-        slope, intercept = solve @ slopes
-        misses = slopes - design @ (slope, intercept)
-        free = len(slopes) - 2
-        scatter = float(misses @ misses / free) if free > 0 else 0.0
-        between_variance = max(0.0, scatter - float(within_variances.mean()))
-        covariance = solve @ np.diag(within_variances + between_variance) @ solve.T
-        total = float(np.sum((slopes - slopes.mean()) ** 2))
+        points = list(points)
+        fit = _fit(_grouped(points), curvature)
+        left_out_errors = {}
+        if len(fit.names) > 2:
+            for name in fit.names:
+                kept = [point for point in points if point.dataset != name]
+                if len({point.complexity for point in kept}) < 2:
+                    continue
+                others = _fit(_grouped(kept), curvature)
+                misses = [
+                    point.score
+                    - (1 - others.loss(point.complexity) * log_compression(point.compression, others.curvature))
+                    for point in points
+                    if point.dataset == name and point.compression > 1 and point.has_learned
+                ]
+                left_out_errors[name] = math.sqrt(float(np.mean(np.square(misses))))
         return cls(
-            float(slope),
-            float(intercept),
+            fit.slope,
+            fit.intercept,
             metric,
             network,
             settings or {},
             source,
-            curvature,
-            covariance=tuple(tuple(map(float, row)) for row in covariance),  # type: ignore[arg-type]
-            between_deviation=math.sqrt(between_variance) if free > 0 else None,
-            residual_deviation=math.sqrt(residual_variance),
-            r_squared=1 - float(misses @ misses) / total if free > 0 and total > 0 else None,
-            datasets=len(slopes),
-            points=len(residuals),
+            fit.curvature,
+            covariance=fit.covariance,
+            between_deviation=fit.between_deviation,
+            residual_deviation=fit.residual_deviation,
+            r_squared=fit.r_squared,
+            datasets=len(fit.names),
+            points=fit.points,
+            curvature_error=fit.curvature_error,
+            dataset_slopes=dict(zip(fit.names, map(float, fit.slopes), strict=True)),
+            left_out_errors=left_out_errors,
+            not_learned=sum(not point.has_learned for point in points),
+        )
+
+    def adapt(self, points: Iterable[DegradationPoint]) -> DegradationModel:
+        """Return this model for one data set, knowing a few networks trained on it.
+
+        What is known of all data sets is the prior of this one's loss per decade; the scores of its own networks, with
+        the full-size network's unknown, are the evidence. They need not be relative: their common factor cancels. One
+        narrow network alone says next to nothing, two of different width bound the slope, more bound it better.
+
+        Args:
+            points: trained networks of one data set; their scores on any common scale.
+
+        Raises:
+            ValueError: if points are of several data sets or complexities, none learned, or the model knows no
+                deviation between data sets.
+        """
+        points = [point for point in points if point.has_learned]
+        if len({(point.dataset, point.complexity) for point in points}) != 1:
+            raise ValueError("adapting needs at least one network that learned, all of one data set and complexity.")
+        if self.residual_deviation is None or self.between_deviation is None:
+            raise ValueError("this model does not know how data sets and networks scatter: fit one on records first.")
+        complexity = points[0].complexity
+        prior_mean, prior_variance = self.loss_per_decade(complexity), self._slope_variance(complexity)
+        deviation = math.sqrt(prior_variance)
+        h = np.array([log_compression(point.compression, self.curvature) for point in points])
+        scores = np.array([point.score for point in points])
+        # The posterior on a grid: for each loss per decade the full-size score that fits best, and how well it fits.
+        losses = prior_mean + deviation * np.linspace(-8, 8, 4001)
+        kept = 1 - losses[:, None] * h
+        full = np.maximum((kept @ scores) / np.maximum((kept**2).sum(axis=1), 1e-12), 1e-12)
+        noise = max(self.residual_deviation, 1e-6) * full
+        squares = ((scores - full[:, None] * kept) ** 2).sum(axis=1)
+        log_posterior = -squares / (2 * noise**2) - (losses - prior_mean) ** 2 / (2 * prior_variance)
+        log_posterior[(kept <= 0).any(axis=1)] = -np.inf
+        if not np.isfinite(log_posterior).any():
+            raise ValueError(f"no loss per decade explains the scores {scores.tolist()} of {points[0].dataset!r}.")
+        posterior = np.exp(log_posterior - log_posterior.max())
+        posterior /= posterior.sum()
+        mean = float(posterior @ losses)
+        variance = float(posterior @ (losses - mean) ** 2)
+        return replace(
+            self,
+            intercept=mean - self.slope * complexity,
+            covariance=((0.0, 0.0), (0.0, variance)),
+            between_deviation=0.0,
+            source=f"{self.source}, adapted to {points[0].dataset} by {len(points)} of its own networks",
         )
 
     @property
@@ -255,6 +302,12 @@ class DegradationModel(Value):
         if self.covariance is None:
             return None
         return math.sqrt(self.covariance[0][0]), math.sqrt(self.covariance[1][1])
+
+    @property
+    def left_out_error(self) -> float | None:
+        """Root mean square of ``left_out_errors`` over the data sets, ``None`` where they are not known."""
+        errors = list(self.left_out_errors.values())
+        return math.sqrt(float(np.mean(np.square(errors)))) if errors else None
 
     def loss_per_decade(self, complexity: float) -> float:
         """Return the relative loss of score for each decade of weights, at a complexity.
@@ -292,14 +345,18 @@ class DegradationModel(Value):
             known = compression == 1
             return Prediction(score, score if known else None, score if known else None, level)
         decades = log_compression(compression, self.curvature)
-        point = np.array([complexity, 1.0])
-        slope_variance = (self.between_deviation or 0.0) ** 2
-        if self.covariance is not None:
-            slope_variance += float(point @ np.array(self.covariance) @ point)
-        deviation = math.sqrt(decades**2 * slope_variance + self.residual_deviation**2)
+        deviation = math.sqrt(decades**2 * self._slope_variance(complexity) + self.residual_deviation**2)
         free = self.datasets - 2 if self.between_deviation is not None else self.points
         quantile = float(stats.t.ppf((1 + level) / 2, max(1, free)))
         return Prediction(score, max(0.0, score - quantile * deviation), min(1.0, score + quantile * deviation), level)
+
+    def _slope_variance(self, complexity: float) -> float:
+        """Return the variance of the loss per decade of a new data set about the law's, as far as it is known."""
+        variance = (self.between_deviation or 0.0) ** 2
+        if self.covariance is not None:
+            point = np.array([complexity, 1.0])
+            variance += float(point @ np.array(self.covariance) @ point)
+        return variance
 
     def check_settings(self, settings: dict[str, Any]) -> None:
         """Refuse complexities that were measured in another way than those this model was fitted with.
@@ -338,7 +395,124 @@ class DegradationModel(Value):
         slope, intercept = (f"{value:.4g}" for value in (self.slope, self.intercept))
         if errors:
             slope, intercept = f"{slope} ± {errors[0]:.2g}", f"{intercept} ± {errors[1]:.2g}"
-        return (
+        words = (
             f"degradation of {self.network or 'a network'} ({self.metric}): {slope} x complexity + {intercept} "
-            f"lost per decade of weights; {self.source or 'no source stated'}"
+            f"lost per decade of weights"
         )
+        if self.curvature or self.curvature_error is not None:
+            error = "" if self.curvature_error is None else f" ± {self.curvature_error:.2g}"
+            words += f", curvature {self.curvature:.3g}{error}"
+        words += f"; {self.source or 'no source stated'}"
+        if self.r_squared is not None:
+            words += f"; R² {self.r_squared:.2f} over {self.datasets} data sets"
+        if self.left_out_errors:
+            listed = ", ".join(f"{name} {error:.3f}" for name, error in self.left_out_errors.items())
+            words += f"; error of the relative score of a data set left out {self.left_out_error:.3f} ({listed})"
+        if self.not_learned:
+            words += f"; {self.not_learned} networks did not learn and are not counted in"
+        return words
+
+
+class _Fit(NamedTuple):
+    """What least squares yields in one go."""
+
+    names: list[str]
+    slopes: np.ndarray
+    slope: float
+    intercept: float
+    curvature: float
+    curvature_error: float | None
+    covariance: tuple[tuple[float, float], tuple[float, float]]
+    between_deviation: float | None
+    residual_deviation: float
+    r_squared: float | None
+    points: int
+
+    def loss(self, complexity: float) -> float:
+        return self.slope * complexity + self.intercept
+
+
+_Groups = dict[tuple[str, float], list[tuple[float, float]]]
+
+
+def _grouped(points: Iterable[DegradationPoint]) -> _Groups:
+    """Return the compression and the loss of each narrowed network that learned, by data set and complexity."""
+    groups: _Groups = defaultdict(list)
+    for point in points:
+        numbers = (point.complexity, point.compression, point.score)
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError(f"points must be finite, got {(point.dataset, *numbers)}.")
+        pairs = groups[point.dataset, point.complexity]
+        if point.compression > 1 and point.has_learned:
+            pairs.append((point.compression, 1 - point.score))
+    if len({complexity for _, complexity in groups}) < 2:
+        raise ValueError(
+            f"a fit needs data sets of at least two complexities, got {sorted(groups)}: train on another data set."
+        )
+    if bare := sorted(key for key, pairs in groups.items() if not pairs):
+        raise ValueError(f"no narrowed network (compression above 1) that learned among the points of {bare}.")
+    return groups
+
+
+def _fit(groups: Mapping[tuple[str, float], list[tuple[float, float]]], curvature: float | None) -> _Fit:
+    """Fit each data set's slope, a shared curvature if it is not given, and the line of the slopes."""
+    complexities = np.array([complexity for _, complexity in groups])
+    compressions = [np.array([compression for compression, _ in pairs]) for pairs in groups.values()]
+    losses = [np.array([loss for _, loss in pairs]) for pairs in groups.values()]
+
+    def decades_at(c: float) -> list[np.ndarray]:
+        return [np.array([log_compression(x, c) for x in column]) for column in compressions]
+
+    def slopes_at(decades: list[np.ndarray]) -> np.ndarray:
+        return np.array([h @ loss / (h @ h) for h, loss in zip(decades, losses, strict=True)])
+
+    def residuals_at(c: float) -> np.ndarray:
+        decades = decades_at(c)
+        parts = zip(decades, losses, slopes_at(decades), strict=True)
+        return np.concatenate([loss - s * h for h, loss, s in parts])
+
+    is_fitted = curvature is None
+    if is_fitted:
+        found = optimize.minimize_scalar(
+            lambda c: float(residuals_at(c) @ residuals_at(c)), bounds=_CURVATURES, method="bounded"
+        )
+        curvature = float(found.x)
+    assert curvature is not None
+    decades = decades_at(curvature)
+    slopes = slopes_at(decades)
+    residuals = residuals_at(curvature)
+    degrees = len(residuals) - len(slopes) - is_fitted
+    residual_variance = float(residuals @ residuals / degrees) if degrees > 0 else 0.0
+
+    # The covariance of the slopes (and of the curvature): of the linearised problem, one column a parameter.
+    owner = np.repeat(np.arange(len(slopes)), [len(h) for h in decades])
+    jacobian = np.concatenate(decades)[:, None] * (owner[:, None] == np.arange(len(slopes)))
+    if is_fitted:
+        step = 1e-5
+        change = np.concatenate(decades_at(curvature + step)) - np.concatenate(decades_at(curvature - step))
+        jacobian = np.column_stack([jacobian, slopes[owner] * change / (2 * step)])
+    spread = residual_variance * np.linalg.pinv(jacobian.T @ jacobian)
+    within = spread[: len(slopes), : len(slopes)]
+
+    design = np.stack([complexities, np.ones_like(complexities)], axis=1)
+    solve = np.linalg.pinv(design)
+    slope, intercept = solve @ slopes
+    misses = slopes - design @ (slope, intercept)
+    free = len(slopes) - 2
+    scatter = float(misses @ misses / free) if free > 0 else 0.0
+    between_variance = max(0.0, scatter - float(np.diag(within).mean()))
+    covariance = solve @ (within + between_variance * np.eye(len(slopes))) @ solve.T
+    total = float(np.sum((slopes - slopes.mean()) ** 2))
+    return _Fit(
+        names=[name for name, _ in groups],
+        slopes=slopes,
+        slope=float(slope),
+        intercept=float(intercept),
+        curvature=curvature,
+        curvature_error=math.sqrt(spread[-1, -1]) if is_fitted else None,
+        covariance=tuple(tuple(map(float, row)) for row in covariance),  # type: ignore[arg-type]
+        between_deviation=math.sqrt(between_variance) if free > 0 else None,
+        residual_deviation=math.sqrt(residual_variance),
+        r_squared=1 - float(misses @ misses) / total if free > 0 and total > 0 else None,
+        points=len(residuals),
+    )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.degradation import DegradationModel, DegradationPoint, inverse_log_compression, log_compression
@@ -147,3 +148,121 @@ def test_an_assumption_is_named():
     model.check_settings({"quality": 90, "measure": "jpeg"})
     assert "assumed" in model.source
     assert model.assuming(model.settings) is model
+
+
+def _made_sweep(rng, truth, between=0.01, noise=0.01, count=8):
+    """Make a sweep over data sets whose own slopes scatter about the law."""
+    points = []
+    for index, complexity in enumerate(np.linspace(0.1, 0.6, count)):
+        own = truth.loss_per_decade(complexity) + between * rng.normal()
+        for compression in (1, 1.8, 4, 16, 28, 64, 256):
+            loss = own * log_compression(compression, truth.curvature)
+            score = 1 - loss + noise * rng.normal() * (compression > 1)
+            points.append(DegradationPoint(f"set {index}", complexity, compression, score))
+    return points
+
+
+@pytest.mark.parametrize("curvature", [0.0, 0.2])
+def test_a_fit_recovers_all_constants_within_its_errors(curvature):
+    truth = DegradationModel.from_constants(0.2, 0.02, curvature=curvature)
+    hits = {"slope": 0, "intercept": 0, "curvature": 0}
+    for seed in range(100):
+        model = DegradationModel.fit(_made_sweep(np.random.default_rng(seed), truth), curvature=None)
+        quantile = stats.t.ppf(0.975, model.datasets - 2)
+        slope_error, intercept_error = model.standard_errors
+        hits["slope"] += abs(model.slope - truth.slope) <= quantile * slope_error
+        hits["intercept"] += abs(model.intercept - truth.intercept) <= quantile * intercept_error
+        hits["curvature"] += abs(model.curvature - truth.curvature) <= 2 * model.curvature_error
+    assert min(hits.values()) >= 90
+    assert sum(hits.values()) >= 3 * 94
+
+
+def test_ninety_percent_intervals_cover_ninety_percent_of_new_data_sets():
+    truth = DegradationModel.from_constants(0.2, 0.02)
+    covered = []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        model = DegradationModel.fit(_made_sweep(rng, truth))
+        complexity, compression = rng.uniform(0.1, 0.6), 10 ** rng.uniform(0.5, 2.4)
+        own = truth.loss_per_decade(complexity) + 0.01 * rng.normal()
+        score = 1 - own * math.log10(compression) + 0.01 * rng.normal()
+        prediction = model.predict_interval(complexity, compression, level=0.9)
+        covered.append(prediction.low <= min(score, 1) <= prediction.high)
+    assert 0.85 <= np.mean(covered) <= 0.95
+
+
+def test_the_papers_own_curvature_and_errors_of_sets_left_out(published_points):
+    model = DegradationModel.fit(published_points, curvature=None)
+    assert model.curvature > 0
+    assert set(model.left_out_errors) == set(model.dataset_slopes) == {"chase_db1", "drive", "melanoma"}
+    assert "error of the relative score of a data set left out" in str(model)
+    assert DegradationModel.from_dict(model.to_dict()) == model
+
+
+def test_errors_of_sets_left_out_the_slow_way():
+    points = _made_sweep(np.random.default_rng(3), DegradationModel.from_constants(0.3, 0.01), count=4)
+    model = DegradationModel.fit(points)
+    without = DegradationModel.fit([point for point in points if point.dataset != "set 1"])
+    misses = [
+        point.score - (1 - without.loss_per_decade(point.complexity) * math.log10(point.compression))
+        for point in points
+        if point.dataset == "set 1" and point.compression > 1
+    ]
+    assert model.left_out_errors["set 1"] == pytest.approx(np.sqrt(np.mean(np.square(misses))))
+
+
+def test_a_network_that_did_not_learn_is_counted_and_not_fitted():
+    truth = DegradationModel.from_constants(0.4, 0.01)
+    points = _points(truth)
+    dead = DegradationPoint("0.1", 0.1, 200, 0.0, has_learned=False)
+    model = DegradationModel.fit([*points, dead])
+    assert model.slope == pytest.approx(0.4)
+    assert model.not_learned == 1
+    assert "1 networks did not learn" in str(model)
+
+
+def test_a_few_networks_of_ones_own_narrow_the_interval():
+    truth = DegradationModel.from_constants(0.2, 0.02)
+    errors, widths = {k: [] for k in (0, 1, 2, 3)}, {k: [] for k in (0, 1, 2, 3)}
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        model = DegradationModel.fit(_made_sweep(rng, truth, between=0.03))
+        own = truth.loss_per_decade(0.3) + 0.03 * rng.normal()
+        full_score = rng.uniform(0.6, 0.95)  # of the full-size network, which is never trained
+        trials = [
+            DegradationPoint("mine", 0.3, x, full_score * (1 - own * math.log10(x) + 0.01 * rng.normal()))
+            for x in (256, 16, 64)
+        ]
+        for k in errors:
+            adapted = model.adapt(trials[:k]) if k else model
+            errors[k].append(adapted.loss_per_decade(0.3) - own)
+            prediction = adapted.predict_interval(0.3, 30)
+            widths[k].append(prediction.high - prediction.low)
+    rms = {k: np.sqrt(np.mean(np.square(values))) for k, values in errors.items()}
+    mean = {k: np.mean(values) for k, values in widths.items()}
+    assert max(rms[2], rms[3]) < 0.6 * rms[0]
+    assert mean[3] < mean[2] < 0.7 * mean[0]
+    assert mean[1] == pytest.approx(mean[0], rel=0.1), "one network alone, of unknown full-size score, says little"
+
+
+def test_adapting_does_not_see_the_scale_of_the_scores():
+    model = DegradationModel.fit(_made_sweep(np.random.default_rng(0), DegradationModel.from_constants(0.2, 0.02)))
+    relative = [DegradationPoint("mine", 0.3, 16, 0.9), DegradationPoint("mine", 0.3, 256, 0.8)]
+    absolute = [point._replace(score=0.7 * point.score) for point in relative]
+    assert model.adapt(absolute).loss_per_decade(0.3) == pytest.approx(model.adapt(relative).loss_per_decade(0.3))
+    assert "adapted to mine by 2 of its own networks" in model.adapt(relative).source
+
+
+@pytest.mark.parametrize(
+    ("model", "points", "message"),
+    [
+        (DegradationModel.published("unet"), [DegradationPoint("a", 0.1, 2, 0.9)], "does not know how data sets"),
+        (None, [], "at least one network that learned"),
+        (None, [DegradationPoint("a", 0.1, 2, 0.9), DegradationPoint("b", 0.1, 2, 0.9)], "all of one data set"),
+    ],
+)
+def test_adapting_refuses(model, points, message):
+    if model is None:
+        model = DegradationModel.fit(_made_sweep(np.random.default_rng(0), DegradationModel.from_constants(0.2, 0.02)))
+    with pytest.raises(ValueError, match=message):
+        model.adapt(points)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from monai_ccnet.complexity.foreground import jb_complexity
 from monai_ccnet.complexity.measures import SCALES
 from monai_ccnet.values import Value
 
-__all__ = ["PUBLISHED_SETTINGS", "ComplexityProfile", "published_settings"]
+__all__ = ["PUBLISHED_SETTINGS", "ComplexityProfile"]
 
 # The paper states the quality and no more; what was divided by what cannot be recovered from its numbers.
 PUBLISHED_SETTINGS: dict[str, Any] = {"measure": "jpeg", "quality": 25, "source": "Mishra, Chen, Hu: Table 1"}
@@ -91,23 +91,44 @@ class ComplexityProfile(Value):
         >>> ComplexityProfile.published("lymph_node").at(2)
         0.0857
         """
-        tables: dict[str, dict[str, tuple[float, ...]]] = {
-            "jpeg": _PUBLISHED_JPEG,
-            "foreground": _PUBLISHED_FOREGROUND,
-            "jb": {
-                name: tuple(
-                    jb_complexity(jpeg, foreground, omega)
-                    for jpeg, foreground in zip(_PUBLISHED_JPEG[name], densities, strict=True)
-                )
-                for name, densities in _PUBLISHED_FOREGROUND.items()
-            },
-        }
+        if measure == "jb":
+            foreground = cls.published(dataset, "foreground")
+            return cls.published(dataset).mixed_with(foreground, omega)
+        tables = {"jpeg": _PUBLISHED_JPEG, "foreground": _PUBLISHED_FOREGROUND}
         if measure not in tables:
-            raise ValueError(f"unknown measure {measure!r}; published are {sorted(tables)}.")
+            raise ValueError(f"unknown measure {measure!r}; published are {sorted({*tables, 'jb'})}.")
         if dataset not in tables[measure]:
             raise ValueError(f"no {measure!r} of data set {dataset!r} is published; known: {sorted(tables[measure])}.")
-        settings = published_settings(measure, omega)
+        settings = PUBLISHED_SETTINGS | {"measure": measure}
         return cls(dataset, settings, SCALES, tables[measure][dataset], None, _PUBLISHED_COUNTS[dataset])
+
+    def mixed_with(self, foreground: ComplexityProfile, omega: float) -> ComplexityProfile:
+        """Return JB, ``omega`` of this profile (JPEG) and the rest of the foreground density: the paper's Eq. 5.
+
+        The two measurements need not be made again for each omega that is tried.
+
+        >>> jpeg = ComplexityProfile.published("lymph_node")
+        >>> density = ComplexityProfile.published("lymph_node", measure="foreground")
+        >>> jpeg.mixed_with(density, 0.7) == ComplexityProfile.published("lymph_node", measure="jb", omega=0.7)
+        True
+        """
+        if (self.settings["measure"], foreground.settings["measure"]) != ("jpeg", "foreground"):
+            raise ValueError(
+                f"JB mixes 'jpeg' with 'foreground', got {self.settings['measure']!r} and "
+                f"{foreground.settings['measure']!r}."
+            )
+        if (self.dataset, self.scales) != (foreground.dataset, foreground.scales):
+            raise ValueError(
+                f"JB mixes two profiles of one data set at the same scales, got {self.dataset!r} at {self.scales} and "
+                f"{foreground.dataset!r} at {foreground.scales}."
+            )
+        pairs = zip(self.mean, foreground.mean, strict=True)
+        return replace(
+            self,
+            settings={**self.settings, "measure": "jb", "omega": omega},
+            mean=tuple(jb_complexity(jpeg, density, omega) for jpeg, density in pairs),
+            standard_error=None,
+        )
 
     def __str__(self) -> str:
         values = ", ".join(
@@ -116,9 +137,3 @@ class ComplexityProfile(Value):
         )
         skipped = f"; {len(self.unreadable)} files could not be read" if self.unreadable else ""
         return f"{self.settings['measure']} complexity of {self.dataset} ({self.count} images{skipped}): {values}"
-
-
-def published_settings(measure: str, omega: float | None = None) -> dict[str, Any]:
-    """Return the settings, as far as they are known, of the paper's numbers for a measure."""
-    settings = PUBLISHED_SETTINGS | {"measure": measure}
-    return settings | {"omega": omega} if measure == "jb" else settings

@@ -88,3 +88,20 @@ def test_refusals(given_profiles, slopes, message):
 def test_a_scale_that_was_not_measured_is_refused():
     with pytest.raises(ValueError, match="measure the data set with scales"):
         rank_measures(profiles("jpeg", range(5)), SLOPES, scale=4)
+
+
+def test_the_share_of_jpeg_in_jb_is_found():
+    rng = np.random.default_rng(0)
+    jpeg, density = rng.random((2, 5))
+    names = dict(zip(NAMES, zip(jpeg, density, strict=True), strict=True))
+    slopes = {name: 0.3 * (0.7 * j + 0.3 * b) + 0.02 for name, (j, b) in names.items()}
+    mixed = [
+        ComplexityProfile(name, {"measure": "jpeg"}, (1,), (j,), None, 1).mixed_with(
+            ComplexityProfile(name, {"measure": "foreground"}, (1,), (b,), None, 1), omega
+        )
+        for omega in np.linspace(0, 1, 41).round(3).tolist()
+        for name, (j, b) in names.items()
+    ]
+    best, *_ = rank_measures(mixed, slopes)
+    assert best.settings["omega"] == 0.7
+    assert best.slope == pytest.approx(0.3)

@@ -1,0 +1,27 @@
+"""Precision: the arithmetic changes, the weights and the kind of the output do not."""
+
+import pytest
+import torch
+
+from monai_ccnet.networks import CUMedVision, PlainUNet, at_precision
+
+
+@pytest.mark.parametrize("network_class", [PlainUNet, CUMedVision])
+@pytest.mark.parametrize("training", [True, False])
+def test_bfloat16_is_near_float32(network_class, training):
+    torch.manual_seed(0)
+    network = network_class(channels=(4, 8, 16)).train(training)
+    image = torch.randn(2, 1, 32, 32)
+    expected = network(image)
+    assert at_precision(network, "float32")(image).equal(expected)
+    output = at_precision(network, "bfloat16")(image)
+    assert output.dtype == torch.float32
+    assert not output.equal(expected)
+    torch.testing.assert_close(output, expected, atol=0.3, rtol=0.1)
+    output.sum().backward()
+    assert all(p.dtype == p.grad.dtype == torch.float32 for p in network.parameters())
+
+
+def test_another_precision_is_refused():
+    with pytest.raises(ValueError, match="one of"):
+        at_precision(PlainUNet(channels=(2, 2)), "int8")
