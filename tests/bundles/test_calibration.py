@@ -2,17 +2,23 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
+from monai.bundle import ConfigWorkflow
+from PIL import Image
 
 import monai_ccnet
 from monai_ccnet.calibration import load_records, plan_trials, run_sweep, run_trial
+from monai_ccnet.degradation import DegradationModel
 
 ROOT = monai_ccnet.bundle_root()
 QUICK = {
@@ -133,3 +139,33 @@ def test_another_recipe_in_the_folder_is_refused(disks_2d, tmp_path):
     run_trial(ROOT, tmp_path / "trial", trial.network_def, **recipe)
     with pytest.raises(ValueError, match="another learning_rate"):
         run_trial(ROOT, tmp_path / "trial", trial.network_def, **{**recipe, "learning_rate": 0.5})
+
+
+def test_calibrate_sweeps_measures_and_fits(disks_2d, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(disks_2d, other)
+    described = json.loads((other / "dataset.json").read_text())
+    (other / "dataset.json").write_text(json.dumps(described | {"name": "noisy disks"}))
+    rng = np.random.default_rng(0)
+    for path in (other / "imagesTr").iterdir():
+        image = np.asarray(Image.open(path))
+        Image.fromarray((image + rng.normal(0, 40, image.shape)).clip(0, 255).astype(np.uint8)).save(path)
+    output_dir = tmp_path / "output"
+    workflow = ConfigWorkflow(
+        str(ROOT / "configs" / "calibrate.yaml"),
+        workflow_type="train",
+        dataset_dirs=[str(disks_2d), str(other)],
+        output_dir=str(output_dir),
+        multipliers=[0.5, 1.0],
+        measures=["jpeg", "edges"],
+        recipe={**QUICK, "precision": "bfloat16"},
+    )
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+    model = DegradationModel.load(output_dir / "degradation.json")
+    assert model.network == "PlainUNet"
+    assert model.settings["measure"] in ("jpeg", "edges")
+    assert set(model.dataset_slopes) == {"disks", "noisy disks"}
+    assert len(load_records(output_dir / "trials")) == 4
+    assert imread(output_dir / "degradation.png").std() > 0.05

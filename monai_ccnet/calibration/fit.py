@@ -1,0 +1,100 @@
+"""Records of trials and profiles of their data sets -> models of degradation."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from monai_ccnet.calibration.trial import TrialRecord
+from monai_ccnet.complexity.profile import ComplexityProfile
+from monai_ccnet.degradation import DegradationModel, DegradationPoint
+
+__all__ = ["calibrate", "degradation_points", "network_family"]
+
+
+def network_family(network_def: Mapping[str, Any]) -> str:
+    """Return the name of the class that a config builds."""
+    return str(network_def["_target_"]).rsplit(".", 1)[-1]
+
+
+def degradation_points(
+    records: Iterable[TrialRecord], complexities: Mapping[str, float], metric: str = "f1"
+) -> list[DegradationPoint]:
+    """Return the trials of one network as points of its degradation, scores relative to the full-size network's mean.
+
+    Args:
+        records: trials of one network, at multiplier 1 and below; those that failed are left out.
+        complexities: of the data sets, by name.
+        metric: a name among the records' scores.
+
+    Raises:
+        ValueError: if records are of several networks, or a data set lacks its full-size network or its complexity.
+    """
+    groups: dict[str, list[TrialRecord]] = defaultdict(list)
+    records = [record for record in records if record.error is None]
+    if len(families := {network_family(record.network_def) for record in records}) > 1:
+        raise ValueError(f"degradation belongs to one network, the records are of {sorted(families)}.")
+    for record in records:
+        groups[record.dataset].append(record)
+    points = []
+    for dataset, trials in groups.items():
+        full = [record for record in trials if record.multiplier == 1 and record.has_learned]
+        if not full or dataset not in complexities:
+            what = "profile" if full else "full-size network (multiplier 1) that learned"
+            raise ValueError(f"data set {dataset!r} has no {what}, to which the others would be compared.")
+        reference = float(np.mean([record.scores[metric] for record in full]))
+        for record in trials:
+            points.append(
+                DegradationPoint(
+                    dataset,
+                    complexities[dataset],
+                    max(1.0, full[0].size.weights / record.size.weights),
+                    record.scores[metric] / reference,
+                    record.has_learned,
+                )
+            )
+    return points
+
+
+def calibrate(
+    records: Sequence[TrialRecord],
+    profiles: Iterable[ComplexityProfile],
+    *,
+    metric: str = "f1",
+    curvature: float | None = 0.0,
+    source: str = "",
+) -> list[DegradationModel]:
+    """Fit a model for each measure that was taken, and return them with the one that predicts best first.
+
+    Best is the smallest error of the relative scores of a data set that was left out; with two data sets, which leave
+    nothing to be left out, the order is that of the profiles.
+
+    Args:
+        records: trials of one network on at least two data sets.
+        profiles: of these data sets, by one measure or several; those of equal settings belong together.
+        metric: a name among the records' scores.
+        curvature: c of h_c; 0 is the paper's line, ``None`` fits it.
+        source: where the records come from.
+    """
+    groups: dict[str, list[ComplexityProfile]] = defaultdict(list)
+    for profile in profiles:
+        groups[repr(sorted(profile.settings.items()))].append(profile)
+    models = []
+    for group in groups.values():
+        points = degradation_points(records, {profile.dataset: profile.at(1) for profile in group}, metric)
+        models.append(
+            DegradationModel.fit(
+                points,
+                metric=metric,
+                network=network_family(records[0].network_def),
+                settings=group[0].settings,
+                source=source,
+                curvature=curvature,
+            )
+        )
+    if not models:
+        raise ValueError("there is no profile to fit to: measure the data sets with measure_dataset.")
+    return sorted(models, key=lambda model: model.left_out_error or 0.0)
