@@ -51,8 +51,8 @@ def plan_trials(
     """Return the trials of a sweep: every data set at every multiplier with every seed, the cheapest first.
 
     The folder of a trial is named after its data set, network, multiplier and seed, and after a digest of all that it
-    depends on: the list of images, the network's config, the recipe and the bundle's configs. A changed recipe is thus
-    a different trial; data that have moved are not.
+    depends on: the list of images, the network's config, the recipe and what else of ``train.yaml`` decides the result.
+    A changed recipe is thus a different trial; data that have moved, and other handlers or metrics, are not.
 
     Args:
         bundle_root: folder of the bundle whose ``train.yaml`` trains and whose ``evaluate.yaml`` scores.
@@ -65,10 +65,7 @@ def plan_trials(
     Raises:
         ValueError: if two data sets have one name.
     """
-    configs = [
-        ConfigParser.load_config_file(str(Path(bundle_root) / "configs" / name))
-        for name in ("train.yaml", "evaluate.yaml")
-    ]
+    config = _recipe_of(ConfigParser.load_config_file(str(Path(bundle_root) / "configs" / "train.yaml")))
     trials: list[Trial] = []
     names: dict[str, Path] = {}
     for folder in map(Path, dataset_dirs):
@@ -84,7 +81,8 @@ def plan_trials(
             network_def = narrow(full, multiplier)
             cost = float(network_size(network_def, (1, in_channels, *patch)).macs or 0)
             for seed in seeds:
-                depends_on = [described, network_def, {**recipe, "seed": seed}, configs]
+                given = {key: value for key, value in recipe.items() if key not in _NO_RECIPE}
+                depends_on = [described, network_def, {**given, "seed": seed}, config]
                 digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:8]
                 trials.append(
                     Trial(
@@ -101,6 +99,36 @@ def plan_trials(
                     )
                 )
     return sorted(trials, key=lambda trial: trial.cost)
+
+
+# What does not decide how a network is trained and what it answers.
+_NO_RECIPE = {
+    "imports",
+    "bundle_root",
+    "output_dir",
+    "device",
+    "num_workers",
+    "cache_rate",
+    "val_interval",
+    "history",
+} | {
+    "initialize",
+    "run",
+    "finalize",
+}
+_RECIPE_OF_PARTS = {
+    "train": {"deterministic_transforms", "random_transforms", "preprocessing", "dataset", "sampler", "inferer"},
+    "validate": {"preprocessing", "inferer", "postprocessing"},
+}
+
+
+def _recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of ``train.yaml`` that decides the outcome of a training."""
+    return {
+        key: {part: value[part] for part in sorted(_RECIPE_OF_PARTS[key])} if key in _RECIPE_OF_PARTS else value
+        for key, value in config.items()
+        if key not in _NO_RECIPE
+    }
 
 
 def run_sweep(
