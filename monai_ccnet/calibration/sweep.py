@@ -176,21 +176,29 @@ def run_sweep(
 
 def _try_trial(trial: Trial, wait: bool) -> tuple[Trial, TrialRecord | None]:
     """Return the trial with its record, or with ``None`` if another process is at it."""
-    logging.disable(logging.INFO)  # the trainings' own words would drown the sweep's
+    folder = Path(trial.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    logging.disable(logging.INFO)
     try:
-        record = run_trial(
-            trial.bundle_root,
-            trial.output_dir,
-            trial.network_def,
-            multiplier=trial.multiplier,
-            wait=wait,
-            **trial.recipe,
-        )
+        # The training's own words would drown the sweep's: they go to a file.
+        with (
+            open(folder / "log.txt", "a", encoding="utf-8") as log,
+            contextlib.redirect_stdout(log),
+            contextlib.redirect_stderr(log),
+        ):
+            record = run_trial(
+                trial.bundle_root,
+                trial.output_dir,
+                trial.network_def,
+                multiplier=trial.multiplier,
+                wait=wait,
+                **trial.recipe,
+            )
     except Timeout:
         return trial, None
     except Exception as error:
         record = _failed(trial, error)
-        record.save(Path(trial.output_dir) / "record.json")
+        record.save(folder / "record.json")
     finally:
         logging.disable(logging.NOTSET)
     return trial, record
