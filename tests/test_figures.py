@@ -6,7 +6,8 @@ from matplotlib.image import imread
 from PIL import Image
 
 from monai_ccnet.complexity import ComplexityProfile, measure_dataset, rank_measures
-from monai_ccnet.figures import draw_complexity, draw_measures, save_figure
+from monai_ccnet.degradation import DegradationModel, DegradationPoint
+from monai_ccnet.figures import draw_complexity, draw_degradation, draw_measures, save_figure
 
 
 def words_of(figure):
@@ -51,3 +52,21 @@ def test_measures_beside_the_degradation():
     assert best == pytest.approx(degradation)
     assert other == pytest.approx([0, 1, 0.5])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "c", "b"]
+
+
+def test_the_law_beside_what_was_trained():
+    points = [
+        DegradationPoint(name, complexity, x, 1 - slope * np.log10(x))
+        for name, complexity, slope in (("a", 0.1, 0.02), ("b", 0.3, 0.06), ("c", 0.4, 0.09))
+        for x in (1, 4, 64)
+    ]
+    dead = DegradationPoint("c", 0.4, 256, 0.0, has_learned=False)
+    model = DegradationModel.fit([*points, dead], settings={"measure": "jpeg"})
+    figure = draw_degradation(model, [*points, dead])
+    scores, slopes = figure.axes
+    marks = [line for line in scores.lines if line.get_marker() == "x"]
+    assert [list(line.get_ydata()) for line in marks] == [[0.0]]
+    words = words_of(figure)
+    assert {"a", "b", "c", "complexity (jpeg)"} <= set(words)
+    shown = sorted(float(line.get_ydata()[0]) for line in slopes.lines if line.get_marker() == "o")
+    assert shown == pytest.approx([0.02, 0.06, 0.09])

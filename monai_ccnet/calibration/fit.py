@@ -70,7 +70,8 @@ def calibrate(
     """Fit a model for each measure that was taken, and return them with the one that predicts best first.
 
     Best is the smallest error of the relative scores of a data set that was left out; with two data sets, which leave
-    nothing to be left out, the order is that of the profiles.
+    nothing to be left out, the order is that of the profiles. A measure that is equal on all data sets at full scale,
+    as the detail that a label loses there, explains nothing and is passed over.
 
     Args:
         records: trials of one network on at least two data sets.
@@ -84,6 +85,8 @@ def calibrate(
         groups[repr(sorted(profile.settings.items()))].append(profile)
     models = []
     for group in groups.values():
+        if len({profile.at(1) for profile in group}) < 2:
+            continue
         points = degradation_points(records, {profile.dataset: profile.at(1) for profile in group}, metric)
         models.append(
             DegradationModel.fit(
@@ -96,5 +99,5 @@ def calibrate(
             )
         )
     if not models:
-        raise ValueError("there is no profile to fit to: measure the data sets with measure_dataset.")
+        raise ValueError("no profile differs between data sets: measure two or more that do with measure_dataset.")
     return sorted(models, key=lambda model: model.left_out_error or 0.0)
