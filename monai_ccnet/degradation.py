@@ -15,6 +15,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,16 @@ from scipy import optimize, stats
 
 from monai_ccnet.values import Value
 
-__all__ = ["DegradationModel", "DegradationPoint", "Prediction", "inverse_log_compression", "log_compression"]
+__all__ = [
+    "CALIBRATED",
+    "DegradationModel",
+    "DegradationPoint",
+    "Prediction",
+    "inverse_log_compression",
+    "log_compression",
+]
+
+CALIBRATED = Path(__file__).parent / "calibrated"  # <network>/<metric>.json, with records and profiles beside them
 
 _LN_10 = math.log(10)
 _CURVATURES = (-2.0, 3.0)  # where a curvature is looked for
@@ -185,6 +195,25 @@ class DegradationModel(Value):
             datasets=5,
             points=30,
         )
+
+    @classmethod
+    def calibrated(cls, network: str, metric: str = "f1") -> DegradationModel:
+        """Return this project's own measurement, fitted to the trainings whose records come with the package.
+
+        It holds for complexity as its ``settings`` say, and for training as the bundle's ``train.yaml`` does it.
+
+        Args:
+            network: such as ``"plain_unet"``.
+            metric: ``"f1"`` or ``"iu"``.
+
+        Raises:
+            ValueError: if there is none, with those that there are.
+        """
+        path = CALIBRATED / network / f"{metric}.json"
+        if not path.is_file():
+            known = sorted("/".join(file.with_suffix("").parts[-2:]) for file in CALIBRATED.glob("*/*.json"))
+            raise ValueError(f"nothing is calibrated for {network}/{metric}; there are {known}.")
+        return cls.load(path)
 
     @classmethod
     def fit(

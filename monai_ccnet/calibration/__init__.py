@@ -1,6 +1,6 @@
 """Trainings of one network each, alone or in sweeps, and the records they leave."""
 
-from monai_ccnet.calibration.fit import calibrate, degradation_points
+from monai_ccnet.calibration.fit import calibrate, degradation_points, predict_left_out, refit
 from monai_ccnet.calibration.sweep import FAST_MULTIPLIERS, MULTIPLIERS, Trial, load_records, plan_trials, run_sweep
 from monai_ccnet.calibration.trial import TrialRecord, full_network_def, run_trial
 
@@ -14,6 +14,8 @@ __all__ = [
     "full_network_def",
     "load_records",
     "plan_trials",
+    "predict_left_out",
+    "refit",
     "run_sweep",
     "run_trial",
 ]

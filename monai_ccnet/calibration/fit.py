@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from monai_ccnet.calibration.sweep import MULTIPLIERS, load_records
 from monai_ccnet.calibration.trial import TrialRecord
 from monai_ccnet.complexity.profile import ComplexityProfile
-from monai_ccnet.degradation import DegradationModel, DegradationPoint
+from monai_ccnet.degradation import CALIBRATED, DegradationModel, DegradationPoint, Prediction
 
-__all__ = ["calibrate", "degradation_points", "network_family"]
+__all__ = ["calibrate", "degradation_points", "network_family", "predict_left_out", "refit"]
 
 
 def network_family(network_def: Mapping[str, Any]) -> str:
@@ -101,3 +102,38 @@ def calibrate(
     if not models:
         raise ValueError("no profile differs between data sets: measure two or more that do with measure_dataset.")
     return sorted(models, key=lambda model: model.left_out_error or 0.0)
+
+
+def refit(network: str, metric: str = "f1", *, curvature: float | None = 0.0) -> list[DegradationModel]:
+    """Fit again what :meth:`DegradationModel.calibrated` returns, from the records that come with the package.
+
+    Args:
+        network: such as ``"plain_unet"``.
+        metric: ``"f1"`` or ``"iu"``.
+        curvature: c of h_c; 0 is the paper's line, ``None`` fits it.
+
+    Returns:
+        A model for each measure, the best predictor first, which is the one that is shipped.
+    """
+    folder = CALIBRATED / network
+    records = [record for record in load_records(folder / "records") if record.multiplier in MULTIPLIERS]
+    profiles = [ComplexityProfile.load(path) for path in sorted((folder / "profiles").glob("*.json"))]
+    source = f"monai_ccnet's own calibration, {len(records)} trainings"
+    return calibrate(records, profiles, metric=metric, curvature=curvature, source=source)
+
+
+def predict_left_out(
+    points: Sequence[DegradationPoint], fitted: Sequence[DegradationPoint], *, curvature: float | None = 0.0
+) -> list[tuple[DegradationPoint, Prediction]]:
+    """Predict the score of each network by the law of all the other data sets.
+
+    Args:
+        points: the networks to be predicted.
+        fitted: the networks to fit the law to; those of a point's own data set are left out for it.
+        curvature: c of h_c; ``None`` fits it.
+    """
+    models = {
+        name: DegradationModel.fit([point for point in fitted if point.dataset != name], curvature=curvature)
+        for name in dict.fromkeys(point.dataset for point in points)
+    }
+    return [(point, models[point.dataset].predict_interval(point.complexity, point.compression)) for point in points]

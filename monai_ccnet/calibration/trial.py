@@ -42,7 +42,8 @@ class TrialRecord(Value):
         dataset: name of the data set.
         network_def: the network's MONAI config.
         multiplier: channels per channel of the full-size network, where all stages share one.
-        recipe: settings of ``train.yaml``, by their ids: those that were given and those that came of the data.
+        recipe: settings of ``train.yaml``, by their ids: those that were given and those that came of the data; where
+            the data were is not among them.
         size: exact sizes of the network.
         file_bytes: bytes of the file of weights that was written.
         scores: metrics on the test images, by name: means over images and foreground classes, as in the paper.
@@ -170,7 +171,7 @@ def _train_and_evaluate(
         dataset=str(parser.get_parsed_content("dataset_json").get("name", "data set")),
         network_def=network_def,
         multiplier=multiplier,
-        recipe={**_plain_settings(parser), **recipe},
+        recipe={**_plain_settings(parser), **{key: recipe[key] for key in recipe if key != "dataset_dir"}},
         size=network_size(network_def, (1, in_channels, *patch_size)),
         file_bytes=os.path.getsize(output_dir / "model.pt"),
         scores={name: float(value) for name, value in evaluator.state.metrics.items()},

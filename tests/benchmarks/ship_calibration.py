@@ -1,0 +1,162 @@
+"""Take a sweep's records into the package, fit the models that it ships, and write the page of results.
+
+    python tests/benchmarks/ship_calibration.py SWEEP_FOLDER DATA_FOLDER
+    python tests/benchmarks/ship_calibration.py            # only fit again and write, from the records in the package
+
+SWEEP_FOLDER holds trials as ``run_sweep`` leaves them, DATA_FOLDER the data sets, of which only the complexity is kept.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from monai.data import load_decathlon_datalist
+
+from monai_ccnet import bundle_root
+from monai_ccnet.calibration import MULTIPLIERS, degradation_points, load_records, predict_left_out, refit
+from monai_ccnet.calibration.fit import network_family
+from monai_ccnet.complexity import MEASURES, ComplexityProfile, measure_dataset, rank_measures
+from monai_ccnet.degradation import CALIBRATED, DegradationModel
+from monai_ccnet.figures import draw_degradation, draw_measures, save_figure
+from monai_ccnet.values import read_json
+
+FAMILIES = {"PlainUNet": "plain_unet", "CUMedVision": "cumedvision", "UCUNet": "ucunet"}
+PAGE = bundle_root() / "docs" / "calibration.md"
+
+
+def take_in(sweep: Path, data: Path) -> None:
+    """Copy the finished records and measure the complexity of their data sets."""
+    for path in sorted(sweep.glob("*/record.json")):
+        (record,) = load_records(path.parent)
+        if record.error is not None:
+            continue
+        record = replace(record, recipe={k: v for k, v in record.recipe.items() if k != "dataset_dir"})
+        family = FAMILIES[network_family(record.network_def)]
+        record.save(CALIBRATED / family / "records" / f"{path.parent.name}.json")
+        folder = next(
+            f for f in data.iterdir() if f.is_dir() and read_json(f / "dataset.json")["name"] == record.dataset
+        )
+        for measure in MEASURES:
+            saved = CALIBRATED / family / "profiles" / f"{record.dataset}-{measure}.json"
+            items = load_decathlon_datalist(folder / "dataset.json")
+            measure_dataset(items, measure, name=record.dataset, saved=saved)
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def results(network: str) -> str:
+    """Fit and save the models of a network; return what the page says of it."""
+    records = load_records(CALIBRATED / network / "records")
+    full = {record.dataset for record in records if record.multiplier == 1}
+    words = [f"## {network}", ""]
+    used = [record for record in records if record.multiplier in MULTIPLIERS]
+    dead = sum(not record.has_learned for record in used)
+    words += [f"{len(records)} trainings, {dead} of them did not learn; data sets: {', '.join(sorted(full))}.", ""]
+    widths = sorted({record.multiplier for record in records if record.multiplier is not None}, reverse=True)
+    for metric in ("f1", "iu"):
+        rows = []
+        for dataset in sorted(full):
+            cells = []
+            for width in widths:
+                scores = [r.scores[metric] for r in records if (r.dataset, r.multiplier) == (dataset, width)]
+                spread = f" ± {np.std(scores, ddof=1):.3f}" if len(scores) > 1 else ""
+                cells.append(f"{np.mean(scores):.3f}{spread}" if scores else "")
+            rows.append([dataset, *cells])
+        words += [f"{metric.upper()} on the test images by multiplier (± deviation over seeds):", ""]
+        words += [table(["data set", *(f"{width:g}" for width in widths)], rows), ""]
+        models, curved = refit(network, metric), refit(network, metric, curvature=None)
+        models[0].save(CALIBRATED / network / f"{metric}.json")
+        words += [ranking(models, curved), "", f"Shipped for {metric.upper()}: {models[0]}.", ""]
+        words += [left_out(network, metric, models[0]), ""]
+    best = DegradationModel.calibrated(network)
+    profiles = [ComplexityProfile.load(path) for path in (CALIBRATED / network / "profiles").glob("*.json")]
+    complexities = {p.dataset: p.at(1) for p in profiles if p.settings == best.settings}
+    points = degradation_points(used, complexities)
+    save_figure(PAGE.parent / f"calibration_{network}.png", draw_degradation(best, points))
+    words += [f"![The law of {network}](calibration_{network}.png)", ""]
+    if len(best.dataset_slopes) >= 3:
+        fits = rank_measures([p for p in profiles if p.dataset in best.dataset_slopes], best.dataset_slopes)
+        save_figure(PAGE.parent / f"measures_{network}.png", draw_measures(fits))
+        words += [f"![Measures beside the degradation](measures_{network}.png)", ""]
+    return "\n".join(words)
+
+
+def ranking(models: list[DegradationModel], curved: list[DegradationModel]) -> str:
+    """Return a table of the measures, the best predictor first."""
+    by_measure = {model.settings["measure"]: model for model in curved}
+    rows = []
+    for model in models:
+        other = by_measure[model.settings["measure"]]
+        errors = model.standard_errors
+        rows.append(
+            [
+                str(model.settings["measure"]),
+                "-" if model.left_out_error is None else f"{model.left_out_error:.4f}",
+                "-" if other.left_out_error is None else f"{other.left_out_error:.4f} (c = {other.curvature:.2f})",
+                "-" if model.r_squared is None else f"{model.r_squared:.2f}",
+                f"{model.slope:.4g} ± {errors[0]:.2g}" if errors else f"{model.slope:.4g}",
+                f"{model.intercept:.4g} ± {errors[1]:.2g}" if errors else f"{model.intercept:.4g}",
+            ]
+        )
+    return table(["measure", "error left out, line", "error left out, curve", "R² of slopes", "λ", "δ"], rows)
+
+
+def left_out(network: str, metric: str, model: DegradationModel) -> str:
+    """Return predicted against achieved near 8 and 32 times fewer weights, each data set left out of its own fit."""
+    records = load_records(CALIBRATED / network / "records")
+    profiles = [ComplexityProfile.load(path) for path in (CALIBRATED / network / "profiles").glob("*.json")]
+    complexities = {p.dataset: p.at(1) for p in profiles if p.settings == model.settings}
+    fitted = degradation_points([r for r in records if r.multiplier in MULTIPLIERS], complexities, metric)
+    points = [
+        point
+        for point in degradation_points(records, complexities, metric)
+        if any(0.8 < point.compression / times < 1.25 for times in (8, 32))
+    ]
+    if len({point.dataset for point in fitted}) < 4 or not points:
+        return "Too few data sets to leave one out and still have an interval."
+    pairs = predict_left_out(points, fitted)
+    rows = [
+        [
+            point.dataset,
+            f"{point.compression:.1f}x",
+            f"{prediction.score:.3f} ({prediction.low:.3f} to {prediction.high:.3f})",
+            f"{point.score:.3f}",
+        ]
+        for point, prediction in sorted(pairs, key=lambda pair: (pair[0].dataset, pair[0].compression))
+    ]
+    error = np.mean([abs(point.score - prediction.score) for point, prediction in pairs])
+    covered = np.mean([p.low <= min(point.score, 1.0) <= p.high for point, p in pairs])
+    return (
+        table(["data set left out", "fewer weights", "predicted (90 % interval)", "achieved"], rows)
+        + f"\n\nMean absolute error {error:.3f}; the 90 % interval covers {covered:.0%} of {len(pairs)}."
+    )
+
+
+def main() -> None:
+    if len(sys.argv) > 2:
+        take_in(Path(sys.argv[1]), Path(sys.argv[2]))
+    networks = sorted(path.name for path in CALIBRATED.iterdir() if (path / "records").is_dir())
+    text = "\n".join(results(network) for network in networks)
+    PAGE.write_text(INTRODUCTION + "\n" + text.rstrip() + "\n", encoding="utf-8")
+    print(text)
+
+
+INTRODUCTION = """# What was measured: the degradation of networks as they narrow
+
+Each number is a training of the bundle's `train.yaml` on a public image set, whole test images scored. The records are
+in the package, `monai_ccnet/calibrated`, one JSON file a training; `python tests/benchmarks/ship_calibration.py` fits
+them again, to the digit, and writes this page.
+
+Limits: one subject or recording a data set, split in space, so that nothing is said of other patients or scanners; few
+data sets; short trainings (800 steps), compared on the test images that also choose the measure; one machine. Scores
+are relative to the full-size network's mean. "Error left out" is the root mean square error of the relative score of a
+data set's networks as predicted by all the other sets.
+"""
+
+
+if __name__ == "__main__":
+    main()
