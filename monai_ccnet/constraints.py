@@ -12,8 +12,9 @@ from typing import Any
 
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.degradation import DegradationModel, Prediction, inverse_log_compression
-from monai_ccnet.networks.narrowing import network_def_of, rounded, widths_of
-from monai_ccnet.networks.size import STORAGE_TYPES, NetworkSize, file_bytes, network_size
+from monai_ccnet.networks.building import network_def_of
+from monai_ccnet.networks.narrowing import check_input_shape, default_input_shape, widths_of, with_widths
+from monai_ccnet.networks.size import STORAGE_TYPES, NetworkSize, disk_bytes, kernel_weights, memory_bytes, network_size
 from monai_ccnet.values import Value
 
 __all__ = [
@@ -58,11 +59,7 @@ class DiskBudget(Value):
 
     def needed_bytes(self, network_def: Mapping[str, Any]) -> int:
         """Return what a network needs of this budget."""
-        size = network_size(network_def)
-        counted = math.ceil(getattr(size, self.count) * self.bits_per_weight / 8)
-        return max(
-            counted, file_bytes(network_def, self.bits_per_weight) if self.bits_per_weight < 32 else size.file_bytes
-        )
+        return disk_bytes(network_def, self.bits_per_weight, self.count)
 
     def __str__(self) -> str:
         return f"at most {self.max_bytes:,} bytes on disk ({self.count} at {self.bits_per_weight} bits, and the file)"
@@ -86,8 +83,7 @@ class MemoryBudget(Value):
 
     def needed_bytes(self, network_def: Mapping[str, Any]) -> int:
         """Return what a network needs of this budget: its state, and the tensors alive together at the peak."""
-        size = network_size(network_def, self.input_shape)
-        return size.state_bytes + (size.activation_bytes or 0)
+        return memory_bytes(network_def, self.input_shape)
 
     def __str__(self) -> str:
         return f"at most {self.max_bytes:,} bytes in memory for an input of {' x '.join(map(str, self.input_shape))}"
@@ -200,91 +196,98 @@ def compress(
 ) -> CompressionPlan:
     """Plan the narrowest network that keeps to a floor, or the widest that fits a budget.
 
-    A uniform plan has one multiplier, to the nearest channel, and its predicted score comes from the complexity at
-    the input's scale and the true number of weights. In a layer-wise plan (sections 4.1 and 4.2 of the paper) every
-    stage loses the same share of the score at the complexity of its own scale, channels rounded up, and the plan's
-    predicted score is that of its most degraded stage.
+    A uniform plan has one multiplier, to the nearest width that the network can have, and its predicted score comes
+    from the complexity at the input's scale and the true number of weights. In a layer-wise plan (sections 4.1 and 4.2
+    of the paper) every stage loses the same share of the score at the complexity of its own scale, widths rounded up,
+    and the plan's predicted score is that of its most degraded stage.
+
+    A network whose stages all follow from one width (SegResNet, SegResNetDS, MedNeXt, SwinUNETR, UNETR) has a uniform
+    plan whatever ``layerwise`` says, and the plan says so: ``plan.layerwise`` is ``False``.
 
     Args:
         network_def: the full-size network's MONAI config, with references resolved.
         constraint: a :class:`DiskBudget`, a :class:`MemoryBudget` or an :class:`AccuracyFloor`.
         complexity: profile of the data set; a uniform plan for a budget needs none.
         degradation: how fast the network loses accuracy; must hold for the profile's settings.
-        layerwise: whether each stage gets a multiplier of its own.
-        input_shape: ``(B, C, H, W[, D])`` for which multiply-adds and activations are stated; one image of the paper's
-            128 x 128 patches, or of 64 x 64 x 64 in 3-D, if ``None``.
+        layerwise: whether each stage gets a multiplier of its own, where it has a width of its own.
+        input_shape: ``(B, C, H, W[, D])`` for which multiply-adds and memory are stated; if ``None``, one image of the
+            paper's 128 x 128 patches or of 64 x 64 x 64 in 3-D, or of the next size that the network takes.
 
     Raises:
         InfeasibleConstraintError: if no width meets the constraint, with the smallest size that can be had.
-        ValueError: if the profile or the model is missing, their settings differ, or a scale is missing.
+        ValueError: if the profile or the model is missing, their settings differ, a scale is missing, or the network
+            cannot take an input of the shape given.
 
     >>> unet = {"_target_": "monai_ccnet.networks.PlainUNet"}
     >>> compress(unet, DiskBudget(1_000_000, bits_per_weight=64, count="weights"), layerwise=False).channels
     (4, 8, 16, 32, 65)
     """
     network_def = network_def_of(network_def)
-    argument, full, scales = widths_of(network_def)
-    full_size = network_size(network_def, input_shape := input_shape or _default_input_shape(network_def))
+    stages = widths_of(network_def)
+    layerwise = layerwise and stages.layerwise
+    scales = stages.scales if layerwise else (1,)
+    input_shape = tuple(input_shape) if input_shape is not None else default_input_shape(network_def)
+    check_input_shape(network_def, input_shape)
     losses = _losses_per_decade(complexity, degradation, scales)
     if losses is None and (layerwise or isinstance(constraint, AccuracyFloor)):
         raise ValueError(
             "a layer-wise plan and an accuracy floor need complexity= (measure_dataset) and degradation= "
             "(DegradationModel); without them a budget can be planned with layerwise=False."
         )
+    full_size = network_size(network_def, input_shape)
     curvature = degradation.curvature if degradation is not None else 0.0
 
-    def with_channels(channels: Channels) -> dict[str, Any]:
-        return {**network_def, argument: list(channels)}
-
-    def uniform(share: float) -> Channels:
-        return tuple(rounded(width * share) for width in full)
+    def uniform(decades: float) -> Channels:
+        return stages.nearest([10.0**-decades] * len(stages.widths))
 
     def layered(loss: float) -> Channels:
         assert losses is not None
         compressions = [inverse_log_compression(loss / per_decade, curvature) for per_decade in losses]
-        return tuple(
-            max(1, math.ceil(width / math.sqrt(compression) - 1e-9))
-            for width, compression in zip(full, compressions, strict=True)
-        )
+        return stages.nearest([compression**-0.5 for compression in compressions], up=True)
 
     def compression_of(channels: Channels) -> float:
-        return max(1.0, full_size.weights / network_size(with_channels(channels)).weights)
+        return max(1.0, full_size.weights / kernel_weights(with_widths(network_def, channels)))
 
+    channels_at, smallest = layered if layerwise else uniform, stages.nearest([0.0] * len(stages.widths))
     if not isinstance(constraint, AccuracyFloor):
 
-        def fits(channels: Channels) -> bool:
-            return constraint.needed_bytes(with_channels(channels)) <= constraint.max_bytes
+        def needed_bytes(channels: Channels) -> int:
+            return constraint.needed_bytes(with_widths(network_def, channels))
 
-        if not fits(smallest := (1,) * len(full)):
+        budget, least_bytes = constraint.max_bytes, needed_bytes(smallest)
+        if least_bytes > budget:
             raise InfeasibleConstraintError(
-                f"no width fits: asked for {constraint}, and with one channel a stage the network still needs "
-                f"{constraint.needed_bytes(with_channels(smallest)):,} bytes. Allow as much, or take fewer stages."
+                f"no width fits: asked for {constraint}, and with {'-'.join(map(str, smallest))} channels the network "
+                f"still needs {least_bytes:,} bytes. Allow as much, or take fewer stages."
             )
-        channels = _widest(layered, fits) if layerwise else _widest(lambda x: uniform(10.0**-x), fits)
+
+        def excess(channels: Channels) -> float:
+            """Return decades above the budget: nearly a line, when what no width can save is taken off first."""
+            return math.log10((needed_bytes(channels) - least_bytes + 0.5) / (budget - least_bytes + 0.5))
+
+        channels = _crossing(channels_at, excess, smallest)[1]
     elif layerwise:
         channels = layered(1 - constraint.min_score)
     else:
         assert degradation is not None
         assert complexity is not None
-        model, at_input = degradation, complexity.at(1)
+        model, at_input, floor = degradation, complexity.at(1), constraint.min_score
+        channels = _crossing(uniform, lambda c: model.predict(at_input, compression_of(c)) - floor, smallest)[0]
 
-        def falls_below(channels: Channels) -> bool:
-            return model.predict(at_input, compression_of(channels)) < constraint.min_score
-
-        channels = _narrowest(lambda x: uniform(10.0**-x), falls_below)
-
-    narrowed = with_channels(channels)
-    multipliers = tuple(width / base for width, base in zip(channels, full, strict=True))
+    narrowed = with_widths(network_def, channels)
+    size = network_size(narrowed, input_shape)
+    multipliers = tuple(width / base for width, base in zip(channels, stages.widths, strict=True))
     predicted = None
     if degradation is not None and complexity is not None:
-        stages = [(complexity.at(scale), multiplier**-2) for scale, multiplier in zip(scales, multipliers, strict=True)]
-        cases = stages if layerwise else [(complexity.at(1), compression_of(channels))]
+        cases = [(complexity.at(1), max(1.0, full_size.weights / size.weights))]
+        if layerwise:
+            cases = [(complexity.at(scale), share**-2) for scale, share in zip(scales, multipliers, strict=True)]
         predicted = min((degradation.predict_interval(*case) for case in cases), key=lambda p: p.score)
     return CompressionPlan(
         network_def=narrowed,
         multipliers=multipliers,
         channels=channels,
-        size=network_size(narrowed, input_shape),
+        size=size,
         full_size=full_size,
         predicted=predicted,
         constraint=constraint,
@@ -315,43 +318,63 @@ def _losses_per_decade(
     return losses
 
 
-def _default_input_shape(network_def: Mapping[str, Any]) -> tuple[int, ...]:
-    patch = (64,) * 3 if network_def.get("spatial_dims", 2) == 3 else (128,) * 2
-    return (1, network_def.get("in_channels", 1), *patch)
+def _crossing(
+    channels_at: Callable[[float], Channels], height: Callable[[Channels], float], smallest: Channels
+) -> tuple[Channels, Channels]:
+    """Return the last channels at which a falling height is above 0 and the first at which it is not.
 
-
-def _widest(channels_at: Callable[[float], Channels], fits: Callable[[Channels], bool]) -> Channels:
-    """Return the channels at the smallest ``x >= 0`` that fit; they fall as ``x`` grows, and at last fit."""
-    if fits(channels_at(0.0)):
-        return channels_at(0.0)
-    return _crossing(channels_at, fits)[1]
-
-
-def _narrowest(channels_at: Callable[[float], Channels], too_narrow: Callable[[Channels], bool]) -> Channels:
-    """Return the channels at the largest ``x >= 0`` that are not yet too narrow; they fall as ``x`` grows."""
-    if too_narrow(channels_at(0.0)):
-        return channels_at(0.0)
-    if not too_narrow((1,) * len(channels_at(0.0))):
-        return (1,) * len(channels_at(0.0))
-    return _crossing(channels_at, too_narrow)[0]
-
-
-def _crossing(channels_at: Callable[[float], Channels], holds: Callable[[Channels], bool]) -> tuple[Channels, Channels]:
-    """Return the last channels for which ``holds`` is false and the first for which it is true, by bisection.
-
-    Networks are counted once for each width met on the way, some twenty times in all.
+    The channels fall as ``x`` grows from 0, at last to the smallest. If the height is never above 0, or always, both
+    are the widest or both the smallest. Heights are found by building networks, so a few must do: the next is where the
+    line through the last two is 0, or in the middle if three lines did not halve the interval.
     """
-    known: dict[Channels, bool] = {}
+    known: dict[Channels, float] = {}
 
-    def check(channels: Channels) -> bool:
+    def height_at(x: float) -> float:
+        channels = channels_at(x)
         if channels not in known:
-            known[channels] = holds(channels)
+            known[channels] = height(channels)
         return known[channels]
 
     low, high = 0.0, 1.0
-    while not check(channels_at(high)):
-        low, high = high, 2 * high
+    if height_at(low) <= 0:
+        return channels_at(low), channels_at(low)
+    while channels_at(high) != smallest:
+        high *= 2
+    high = _reaches(channels_at, low, high)[1]
+    if height_at(high) > 0:
+        return smallest, smallest
+    before, last, lines, length = low, high, 0, high - low
+    while True:
+        wide, narrow = channels_at(low), channels_at(high)
+        next_narrower = _leaves(channels_at, low, high)
+        if channels_at(next_narrower) == narrow:
+            return wide, narrow
+        next_wider = _reaches(channels_at, next_narrower, high)[0]
+        x, rise = (low + high) / 2, height_at(last) - height_at(before)
+        if lines < 3 and rise != 0:
+            x = last - height_at(last) * (last - before) / rise
+        x = min(max(x, next_narrower), next_wider)
+        before, last, lines = last, x, lines + 1
+        low, high = (x, high) if height_at(x) > 0 else (low, x)
+        if high - low < length / 2:
+            lines, length = 0, high - low
+
+
+def _leaves(channels_at: Callable[[float], Channels], low: float, high: float) -> float:
+    """Return the first x at which the channels are others than at the low end."""
+    wide = channels_at(low)
+    return _edge(lambda x: channels_at(x) != wide, low, high)[1]
+
+
+def _edge(holds: Callable[[float], bool], low: float, high: float) -> tuple[float, float]:
+    """Return the last x at which a condition does not hold yet and the first at which it does, by bisection."""
     while high - low > 1e-13 * high:
         middle = (low + high) / 2
-        low, high = (low, middle) if check(channels_at(middle)) else (middle, high)
-    return channels_at(low), channels_at(high)
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return low, high
+
+
+def _reaches(channels_at: Callable[[float], Channels], low: float, high: float) -> tuple[float, float]:
+    """Return the last x at which the channels are others than at the high end, and the first at which they are not."""
+    narrow = channels_at(high)
+    return _edge(lambda x: channels_at(x) == narrow, low, high)

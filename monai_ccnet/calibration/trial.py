@@ -19,7 +19,7 @@ from monai.bundle.config_parser import ConfigParser
 from monai.bundle.workflows import ConfigWorkflow
 
 from monai_ccnet import __version__
-from monai_ccnet.networks.narrowing import network_def_of
+from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.size import NetworkSize, network_size
 from monai_ccnet.values import Value, read_json, write_json
 

@@ -1,10 +1,22 @@
 """A network is its MONAI config: built at any width, narrowed, and counted exactly without being allocated."""
 
+from monai_ccnet.networks.building import build_network, network_def_of
 from monai_ccnet.networks.cumedvision import CUMedVision
-from monai_ccnet.networks.narrowing import WIDTHS, Widths, build_network, narrow, network_def_of, widths_of
+from monai_ccnet.networks.memory import follow_forward, follow_training
+from monai_ccnet.networks.narrowing import (
+    WIDTHS,
+    StageWidths,
+    Widths,
+    check_input_shape,
+    default_input_shape,
+    divisor_of,
+    narrow,
+    widths_of,
+    with_widths,
+)
 from monai_ccnet.networks.plain_unet import PlainUNet
 from monai_ccnet.networks.precision import PRECISIONS, at_precision
-from monai_ccnet.networks.size import NetworkSize, file_bytes, network_size, save_weights
+from monai_ccnet.networks.size import NetworkSize, file_bytes, linear_memory_multiplier, network_size, save_weights
 from monai_ccnet.networks.ucunet import UCUNet
 
 __all__ = [
@@ -13,14 +25,22 @@ __all__ = [
     "CUMedVision",
     "NetworkSize",
     "PlainUNet",
+    "StageWidths",
     "UCUNet",
     "Widths",
     "at_precision",
     "build_network",
+    "check_input_shape",
+    "default_input_shape",
+    "divisor_of",
     "file_bytes",
+    "follow_forward",
+    "follow_training",
+    "linear_memory_multiplier",
     "narrow",
     "network_def_of",
     "network_size",
     "save_weights",
     "widths_of",
+    "with_widths",
 ]

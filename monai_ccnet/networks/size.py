@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
+import json
+import math
 import os
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +15,10 @@ from typing import Any
 import torch
 from torch.nn.modules.conv import _ConvNd
 from torch.serialization import skip_data
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
-from monai_ccnet.networks.narrowing import build_network
+from monai_ccnet.networks.building import build_network
+from monai_ccnet.networks.memory import follow_forward, follow_training
+from monai_ccnet.networks.narrowing import WIDTHS, check_input_shape
 from monai_ccnet.values import Value, atomically
 
 __all__ = ["STORAGE_TYPES", "NetworkSize", "file_bytes", "network_size", "save_weights"]
@@ -35,9 +37,14 @@ class NetworkSize(Value):
         state_bytes: bytes of its parameters and buffers in memory at 32 bits a weight.
         file_bytes: bytes of its state dict on disk at 32 bits a weight, as :func:`save_weights` writes it.
         macs: multiply-adds of a forward pass (1 MAC = 2 FLOPs); ``None`` without an input shape.
-        activation_bytes: peak bytes of the tensors alive in a forward pass in eval mode, input included and weights
-            not; ``None`` without an input shape.
-        input_shape: ``(B, C, H, W[, D])`` that the last two hold for.
+        activation_bytes: peak bytes of the tensors alive in a forward pass in eval mode without gradients, input
+            included and weights not (:func:`~monai_ccnet.networks.memory.follow_forward`); ``None`` without an input
+            shape.
+        training_bytes: peak bytes of the tensors alive in a training step: input, what is kept for the backward pass,
+            and gradients of activations and parameters; weights, loss and optimizer state not
+            (:func:`~monai_ccnet.networks.memory.follow_training`). ``None`` without an input shape, or if the network
+            cannot be trained on it.
+        input_shape: ``(B, C, H, W[, D])`` that the last three hold for.
     """
 
     weights: int
@@ -46,6 +53,7 @@ class NetworkSize(Value):
     file_bytes: int
     macs: int | None
     activation_bytes: int | None
+    training_bytes: int | None
     input_shape: tuple[int, ...] | None
 
     def __post_init__(self) -> None:
@@ -60,37 +68,79 @@ def network_size(network_def: Mapping[str, Any], input_shape: Sequence[int] | No
         network_def: the network's MONAI config, with references resolved.
         input_shape: ``(B, C, H, W[, D])``, for multiply-adds and activations.
 
+    Raises:
+        ValueError: if the network cannot take an input of this shape.
+
     >>> size = network_size({"_target_": "monai_ccnet.networks.PlainUNet"}, input_shape=(1, 1, 128, 128))
     >>> size.weights, size.parameters, round(size.macs / 1e9, 2)
     (31023744, 31042369, 12.02)
+    >>> round(size.activation_bytes / 2**20, 1), round(size.training_bytes / 2**20, 1)
+    (26.1, 162.7)
     """
-    network = build_network(network_def, device="meta").eval()
-    macs = activation_bytes = None
+    network = _on_meta(network_def)
+    macs = activation_bytes = training_bytes = None
     if input_shape is not None:
-        image = torch.empty(tuple(input_shape), device="meta")
-        flops, live = FlopCounterMode(display=False), _LiveTensors(image)
-        with torch.no_grad(), flops, live:
-            network(image)
-        macs, activation_bytes = flops.get_total_flops() // 2, live.peak_bytes
-    kernels = {
-        id(module.weight): module.weight.numel()
-        for module in network.modules()
-        if isinstance(module, (_ConvNd, torch.nn.Linear))
-    }
+        macs, activation_bytes = _forward(network, network_def, input_shape)
+        with contextlib.suppress(ValueError):  # raised where there is one value to normalise over
+            training_bytes = follow_training(network, input_shape)
     return NetworkSize(
-        weights=sum(kernels.values()),
-        parameters=sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
-        state_bytes=sum(tensor.nbytes for tensor in _stored(network, 32).values()),
+        weights=_kernel_weights(network),
+        parameters=_parameters(network),
+        state_bytes=_state_bytes(network),
         file_bytes=_file_bytes(network, 32),
         macs=macs,
         activation_bytes=activation_bytes,
+        training_bytes=training_bytes,
         input_shape=None if input_shape is None else tuple(input_shape),
     )
 
 
+def disk_bytes(network_def: Mapping[str, Any], bits_per_weight: int = 32, count: str = "parameters") -> int:
+    """Return the larger of a count of weights at so many bits each and the bytes of the file, in one building.
+
+    Args:
+        network_def: the network's MONAI config, with references resolved.
+        bits_per_weight: 16, 32 or 64; the file holds at most 32.
+        count: ``"parameters"`` or ``"weights"``, as in :class:`NetworkSize`.
+    """
+    network = _on_meta(network_def)
+    counted = _parameters(network) if count == "parameters" else _kernel_weights(network)
+    return max(math.ceil(counted * bits_per_weight / 8), _file_bytes(network, bits_per_weight))
+
+
+def memory_bytes(network_def: Mapping[str, Any], input_shape: Sequence[int]) -> int:
+    """Return ``state_bytes + activation_bytes`` of :class:`NetworkSize`, without the rest."""
+    network = _on_meta(network_def)
+    return _state_bytes(network) + _forward(network, network_def, input_shape)[1]
+
+
+def kernel_weights(network_def: Mapping[str, Any]) -> int:
+    """Return ``weights`` of :class:`NetworkSize`, without the rest."""
+    return _kernel_weights(_on_meta(network_def))
+
+
 def file_bytes(network_def: Mapping[str, Any], bits_per_weight: int = 32) -> int:
     """Return the exact bytes of the file that :func:`save_weights` would write for a network."""
-    return _file_bytes(build_network(network_def, device="meta"), bits_per_weight)
+    return _file_bytes(_on_meta(network_def), bits_per_weight)
+
+
+def linear_memory_multiplier(needed_bytes: float, full_bytes: float) -> float:
+    """Return the multiplier that the paper takes for a memory budget: the ratio of the bytes themselves.
+
+    Its Eqs. 7 and 14 take the memory of a forward pass to fall as the multiplier does, for each activation has one
+    width and each kernel two. It is a first guess: weights fall with the multiplier's square, and the input, the logits
+    and the rounding to whole channels do not fall with it. ``compress`` solves against what is counted.
+
+    Args:
+        needed_bytes: the budget.
+        full_bytes: what the full-size network needs.
+
+    >>> linear_memory_multiplier(50e6, 200e6)
+    0.25
+    """
+    if not (full_bytes > 0 and needed_bytes > 0):
+        raise ValueError(f"bytes must be above 0, got {needed_bytes!r} and {full_bytes!r}.")
+    return min(1.0, needed_bytes / full_bytes)
 
 
 def save_weights(network: torch.nn.Module, path: str | os.PathLike, bits_per_weight: int = 32) -> int:
@@ -109,14 +159,65 @@ def save_weights(network: torch.nn.Module, path: str | os.PathLike, bits_per_wei
     return os.path.getsize(path)
 
 
+def _on_meta(network_def: Mapping[str, Any]) -> torch.nn.Module:
+    """Build a network on meta, or return the one that was built for the same config a moment ago."""
+    try:
+        return _on_meta_by_json(json.dumps(network_def))
+    except TypeError:  # the config holds objects
+        return build_network(network_def, device="meta")
+
+
+@functools.lru_cache(maxsize=8)
+def _on_meta_by_json(network_def: str) -> torch.nn.Module:
+    return build_network(json.loads(network_def), device="meta")
+
+
+def _forward(network: torch.nn.Module, network_def: Mapping[str, Any], input_shape: Sequence[int]) -> tuple[int, int]:
+    """Return multiply-adds and peak bytes, or say which shapes the network takes."""
+    name = network_def["_target_"]
+    if name.rsplit(".", 1)[-1] in WIDTHS:
+        check_input_shape(network_def, input_shape)
+    try:
+        return follow_forward(network, input_shape)
+    except RuntimeError as error:
+        raise ValueError(f"{name} cannot take an input of shape {tuple(input_shape)}: {error}") from error
+
+
+def _kernel_weights(network: torch.nn.Module) -> int:
+    kernels = {
+        id(module.weight): module.weight.numel()
+        for module in network.modules()
+        if isinstance(module, (_ConvNd, torch.nn.Linear))
+    }
+    return sum(kernels.values())
+
+
+def _parameters(network: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def _state_bytes(network: torch.nn.Module) -> int:
+    storages = {tensor.untyped_storage()._cdata: tensor.nbytes for tensor in _stored(network, 32).values()}
+    return sum(storages.values())
+
+
 def _stored(network: torch.nn.Module, bits_per_weight: int) -> dict[str, torch.Tensor]:
+    """Return the state dict as it is written; a tensor that it holds under two names is still one tensor."""
     if bits_per_weight not in STORAGE_TYPES:
         raise ValueError(f"bits_per_weight must be one of {sorted(STORAGE_TYPES)}, got {bits_per_weight}.")
     state = network.state_dict()
+    one_of: dict[tuple, torch.Tensor] = {}
     for name, tensor in state.items():  # the state dict itself is kept, for it carries the modules' versions
-        stored = tensor.to("meta" if tensor.is_meta else "cpu", _dtype_on_disk(tensor, bits_per_weight))
-        state[name] = stored.contiguous()  # a memory format would be written along, in a few bytes more
+        key = _identity(tensor)
+        if key not in one_of:
+            stored = tensor.to("meta" if tensor.is_meta else "cpu", _dtype_on_disk(tensor, bits_per_weight))
+            one_of[key] = stored.contiguous()  # a memory format would be written along, in a few bytes more
+        state[name] = one_of[key]
     return state
+
+
+def _identity(tensor: torch.Tensor) -> tuple:
+    return tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
 
 
 def _dtype_on_disk(tensor: torch.Tensor, bits_per_weight: int) -> torch.dtype:
@@ -126,8 +227,10 @@ def _dtype_on_disk(tensor: torch.Tensor, bits_per_weight: int) -> torch.dtype:
 def _file_bytes(network: torch.nn.Module, bits_per_weight: int) -> int:
     """Let torch's own writer count: the file's frame is written, the weights' bytes are only skipped over."""
     state = _stored(network, bits_per_weight)
+    # The device is written along, so they are on the CPU; of memory that is never touched, no page is ever taken.
+    on_cpu = {_identity(tensor): torch.empty_like(tensor, device="cpu") for tensor in state.values()}
     for name, tensor in state.items():
-        state[name] = torch.empty_like(tensor, device="cpu")
+        state[name] = on_cpu[_identity(tensor)]
     counter = _ByteCounter()
     with skip_data():
         torch.save(state, counter)  # type: ignore[arg-type]
@@ -157,31 +260,3 @@ class _ByteCounter(io.RawIOBase):
         self.position += written
         self.length = max(self.length, self.position)
         return written
-
-
-class _LiveTensors(TorchDispatchMode):
-    """Follows which storages are alive while a network runs, and the most bytes they hold together."""
-
-    def __init__(self, image: torch.Tensor) -> None:
-        super().__init__()
-        self._alive: dict[int, weakref.finalize] = {}
-        self._bytes = self.peak_bytes = 0
-        self._follow(image)
-
-    def _follow(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if id(storage) not in self._alive:
-            self._bytes += storage.nbytes()
-            self.peak_bytes = max(self.peak_bytes, self._bytes)
-            self._alive[id(storage)] = weakref.finalize(storage, self._release, id(storage), storage.nbytes())
-
-    def _release(self, key: int, released_bytes: int) -> None:
-        del self._alive[key]
-        self._bytes -= released_bytes
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self._follow(leaf)
-        return result

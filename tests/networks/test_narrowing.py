@@ -39,7 +39,7 @@ def test_channels_never_rise_as_the_multiplier_falls(first, second):
 
 
 @pytest.mark.parametrize(
-    ("network_def", "scales"), [(PLAIN, (1, 2, 4, 8, 16)), (MONAI_UNET, (1, 2, 4)), (BASIC, (1, 2, 4, 8, 16, 1))]
+    ("network_def", "scales"), [(PLAIN, (1, 2, 4, 8, 16)), (MONAI_UNET, (2, 4, 4)), (BASIC, (1, 2, 4, 8, 16, 1))]
 )
 def test_every_known_network_narrows_and_runs(network_def, scales):
     assert widths_of(network_def)[2] == scales
