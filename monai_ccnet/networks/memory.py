@@ -135,7 +135,7 @@ def _batch_norm(x: torch.Tensor, _w: Any, _b: Any, _m: Any, _v: Any, training: b
 
 def _layer_norm(x: torch.Tensor, shape: Sequence[int], *_: Any) -> tuple:
     values = (*x.shape[: -len(shape)], *(1,) * len(shape))
-    return torch.empty_like(x), x.new_empty(values), x.new_empty(values)
+    return x.new_empty(x.shape), x.new_empty(values), x.new_empty(values)
 
 
 def _group_norm(x: torch.Tensor, _w: Any, _b: Any, n: int, _c: Any, _s: Any, groups: int, *_: Any) -> tuple:

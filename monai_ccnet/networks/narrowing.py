@@ -109,6 +109,12 @@ def _dynunet_filters(arguments: NetworkDef) -> Sequence[int]:
     return filters[: len(arguments["strides"])]
 
 
+def _flexible_unet_divisor(arguments: NetworkDef) -> int:
+    """MONAI pads what comes one short; a ResNet's odd sizes come one too large, and no padding helps there."""
+    padded = arguments["is_pad"] and str(arguments["backbone"]).startswith("efficientnet")
+    return 2 if padded else 2 ** len(arguments["decoder_channels"])
+
+
 def _any_size(arguments: NetworkDef) -> int:
     return 1
 
@@ -141,7 +147,7 @@ WIDTHS: dict[str, Widths] = {
         "decoder_channels",
         lambda arguments: [2**stage for stage in range(len(arguments["decoder_channels"]))][::-1],
         least=2,
-        divisor=lambda arguments: 1 if arguments["is_pad"] else 2 ** len(arguments["decoder_channels"]),
+        divisor=_flexible_unet_divisor,
     ),
 }
 

@@ -179,7 +179,7 @@ def _forward(network: torch.nn.Module, network_def: Mapping[str, Any], input_sha
         check_input_shape(network_def, input_shape)
     try:
         return follow_forward(network, input_shape)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"{name} cannot take an input of shape {tuple(input_shape)}: {error}") from error
 
 

@@ -1,6 +1,7 @@
 """Narrowing a config, and building it."""
 
 import functools
+import sys
 
 import pytest
 import torch
@@ -8,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.networks.nets import BasicUNet, UNet
 
-from monai_ccnet.networks import PlainUNet, build_network, narrow, network_def_of, widths_of
+from monai_ccnet.networks import (
+    WIDTHS,
+    PlainUNet,
+    Widths,
+    build_network,
+    divisor_of,
+    narrow,
+    network_def_of,
+    widths_of,
+)
 
 PLAIN = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [64, 128, 256, 512, 1024]}
 MONAI_UNET = {
@@ -20,6 +30,13 @@ MONAI_UNET = {
     "strides": [2, 2],
 }
 BASIC = {"_target_": "monai.networks.nets.BasicUNet", "spatial_dims": 2, "features": [8, 8, 16, 32, 64, 8]}
+NETS = "monai.networks.nets."
+DYN = {"_target_": NETS + "DynUNet"}
+
+
+class TwoConvolutions(torch.nn.Sequential):
+    def __init__(self, widths):
+        super().__init__(torch.nn.Conv2d(1, widths[0], 3), torch.nn.Conv2d(widths[0], widths[1], 3, stride=(2, 1)))
 
 
 def test_half_width():
@@ -45,6 +62,85 @@ def test_every_known_network_narrows_and_runs(network_def, scales):
     assert widths_of(network_def)[2] == scales
     network = build_network(narrow(network_def, 0.5)).eval()
     assert network(torch.zeros(1, 1, 32, 32)).shape[2:] == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("network_def", "multiplier", "expected"),
+    [
+        ({"_target_": NETS + "SegResNet", "init_filters": 32}, 0.4, {"init_filters": 16}),
+        ({"_target_": NETS + "SegResNet", "init_filters": 32}, 0.01, {"init_filters": 8}),
+        (
+            {"_target_": NETS + "SegResNet", "init_filters": 32, "norm": ("GROUP", {"num_groups": 4})},
+            0.4,
+            {"init_filters": 12},
+        ),
+        ({"_target_": NETS + "SegResNet", "init_filters": 32, "norm": "BATCH"}, 0.4, {"init_filters": 13}),
+        (
+            {"_target_": NETS + "SegResNet", "init_filters": 32, "norm_name": "group", "num_groups": 16},
+            0.4,
+            {"init_filters": 16},
+        ),
+        ({"_target_": NETS + "SegResNetDS"}, 0.4, {"init_filters": 13}),
+        ({"_target_": NETS + "MedNeXt"}, 0.4, {"init_filters": 13}),
+        ({"_target_": NETS + "SwinUNETR", "feature_size": 48}, 0.4, {"feature_size": 24}),
+        ({"_target_": NETS + "SwinUNETR", "feature_size": 48, "num_heads": [24] * 4}, 0.4, {"feature_size": 24}),
+        (
+            {"_target_": NETS + "UNETR", "img_size": 96},
+            0.4,
+            {"feature_size": 6, "hidden_size": 312, "mlp_dim": 1229},
+        ),
+        ({**BASIC, "norm": ["group", {"num_groups": 4}]}, 0.3, {"features": [4, 4, 4, 8, 20, 4]}),
+        (BASIC, 0.01, {"features": [2] * 6}),
+        (
+            {"_target_": NETS + "DynUNet", "spatial_dims": 3, "strides": [1, 2, 2, 2, 2]},
+            0.5,
+            {"filters": [16, 32, 64, 128, 160]},
+        ),
+        (
+            {"_target_": NETS + "DynUNet", "spatial_dims": 2, "strides": [1, 2, 2], "filters": [8] * 5},
+            0.5,
+            {"filters": [4] * 3},
+        ),
+        ({"_target_": NETS + "FlexibleUNet"}, 0.5, {"decoder_channels": [128, 64, 32, 16, 8]}),
+    ],
+)
+def test_widths_are_the_nearest_that_the_network_can_have(network_def, multiplier, expected):
+    narrowed = narrow(network_def, multiplier)
+    assert {key: narrowed[key] for key in expected} == expected
+    assert {key: value for key, value in narrowed.items() if key not in expected} == {
+        key: value for key, value in network_def.items() if key not in expected
+    }
+
+
+@pytest.mark.parametrize("name", ["SegResNet", "SegResNetDS", "MedNeXt", "SwinUNETR"])
+def test_a_network_with_one_width_refuses_a_multiplier_a_stage(name):
+    with pytest.raises(ValueError, match=r"narrows as a whole.*one multiplier, got 4.*layerwise=False"):
+        narrow({"_target_": NETS + name}, [0.5, 0.5, 0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("network_def", "message"),
+    [
+        ({"_target_": NETS + "SegResNet", "init_filters": 12}, "must divide by 8"),
+        ({"_target_": NETS + "SwinUNETR", "feature_size": 20}, "must divide by 12"),
+        ({"_target_": NETS + "UNet", "channels": [8, 16, 32], "strides": [2]}, "3 widths in 'channels', but 2 stages"),
+        ({"_target_": NETS + "UNet", "channels": [8, "16"], "strides": [2]}, "whole numbers from 1"),
+    ],
+)
+def test_widths_that_cannot_work(network_def, message):
+    with pytest.raises(ValueError, match=message):
+        narrow(network_def, 0.5)
+
+
+def test_one_entry_makes_a_network_known(monkeypatch):
+    monkeypatch.setitem(
+        WIDTHS, "TwoConvolutions", Widths("widths", lambda arguments: [1, [2, 1]], multiple=lambda _: 2)
+    )
+    network_def = {"_target_": f"{TwoConvolutions.__module__}.TwoConvolutions", "widths": [16, 10]}
+    monkeypatch.setitem(sys.modules, TwoConvolutions.__module__, sys.modules[__name__])
+    assert narrow(network_def, [0.3, 0.5])["widths"] == [4, 6]
+    assert widths_of(network_def).scales == (1, 2)
+    assert divisor_of(network_def) == (2, 1)
 
 
 def test_widths_that_are_not_said_are_the_default():
