@@ -18,7 +18,7 @@ from monai.bundle.config_parser import ConfigParser
 from tqdm.auto import tqdm
 
 from monai_ccnet.calibration.trial import TrialRecord, full_network_def, run_trial
-from monai_ccnet.networks.narrowing import narrow
+from monai_ccnet.networks.narrowing import default_input_shape, narrow
 from monai_ccnet.networks.size import network_size
 from monai_ccnet.values import read_json
 
@@ -75,11 +75,10 @@ def plan_trials(
             raise ValueError(f"{names[name]} and {folder} are both named {name!r}: rename one in its dataset.json.")
         full = full_network_def(bundle_root, **recipe, dataset_dir=str(folder))
         family = full["_target_"].rsplit(".", 1)[-1]
-        in_channels = full.get("in_channels", 1)
-        patch = (64,) * 3 if full.get("spatial_dims", 2) == 3 else (128,) * 2
+        input_shape = default_input_shape(full)
         for multiplier in multipliers:
             network_def = narrow(full, multiplier)
-            cost = float(network_size(network_def, (1, in_channels, *patch)).macs or 0)
+            cost = float(network_size(network_def, input_shape).macs or 0)
             for seed in seeds:
                 given = {key: value for key, value in recipe.items() if key not in _NO_RECIPE}
                 depends_on = [described, network_def, {**given, "seed": seed}, config]
