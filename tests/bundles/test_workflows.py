@@ -106,15 +106,8 @@ def test_planned_network_is_evaluated_to_the_same_scores(compressed, disks_2d):
         dataset_dir=str(disks_2d),
         output_dir=str(output_dir),
         patch_size=PATCHES[2],
-        imports=[*_imports("train.yaml"), "$import monai_ccnet.constraints"],
     )
     assert workflow.parser.get_parsed_content("validate#evaluator").state.metrics["f1"] == pytest.approx(scores["f1"])
-
-
-def _imports(name):
-    from monai.bundle import ConfigParser
-
-    return ConfigParser.load_config_file(str(CONFIGS / name))["imports"]
 
 
 def test_inference_writes_the_masks_that_were_scored(compressed, disks_2d, tmp_path):
