@@ -5,7 +5,9 @@ Every budget is solved against the true count of the narrowed network, never aga
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +26,7 @@ __all__ = [
     "InfeasibleConstraintError",
     "MemoryBudget",
     "compress",
+    "compress_once",
 ]
 
 Channels = tuple[int, ...]
@@ -295,6 +298,42 @@ def compress(
         complexity=complexity,
         degradation=degradation,
     )
+
+
+def compress_once(
+    path: str | os.PathLike,
+    network_def: Mapping[str, Any],
+    constraint: DiskBudget | MemoryBudget | AccuracyFloor,
+    *,
+    layerwise: bool = True,
+    input_shape: Sequence[int] | None = None,
+    **known: Any,
+) -> CompressionPlan:
+    """Return the plan that a file holds if it was made for all that is given, else make and save one.
+
+    Args:
+        path: the file, such as ``plan.json``.
+        network_def: as in :func:`compress`, which makes a new one, as are the others.
+        constraint: what the plan is for.
+        layerwise: whether each stage gets a multiplier of its own.
+        input_shape: for which multiply-adds and activations are stated; ``None`` is content with any.
+        known: ``complexity`` and ``degradation``.
+    """
+    network_def = network_def_of(network_def)
+    if os.path.exists(path):
+        plan, stages = CompressionPlan.load(path), widths_of(network_def)
+        full = tuple(round(width / share) for width, share in zip(plan.channels, plan.multipliers, strict=True))
+        made_for = (plan.constraint, plan.layerwise, plan.complexity, plan.degradation, full)
+        asked = (constraint, layerwise and stages.layerwise, known.get("complexity"), known.get("degradation"))
+        if (
+            made_for == (*asked, stages.widths)
+            and plan.network_def == json.loads(json.dumps(with_widths(network_def, plan.channels)))  # lists for tuples
+            and (input_shape is None or tuple(input_shape) == plan.size.input_shape)
+        ):
+            return plan
+    plan = compress(network_def, constraint, layerwise=layerwise, input_shape=input_shape, **known)
+    plan.save(path)
+    return plan
 
 
 def _losses_per_decade(

@@ -16,6 +16,7 @@ from monai_ccnet.constraints import (
     InfeasibleConstraintError,
     MemoryBudget,
     compress,
+    compress_once,
 )
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.networks import build_network, narrow, network_size, save_weights
@@ -198,3 +199,22 @@ def test_a_plan_in_a_file_builds_the_same_network(tmp_path):
 def test_refusals(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_plan_is_made_once_for_the_same_and_again_for_anything_else(tmp_path, monkeypatch):
+    path = tmp_path / "plan.json"
+    budget = DiskBudget(40_000)
+    plan = compress_once(path, SMALL, budget, **KNOWN)
+    assert plan == compress(SMALL, budget, **KNOWN) == CompressionPlan.load(path)
+    planned = []
+    monkeypatch.setattr("monai_ccnet.constraints.compress", lambda *given, **known: planned.append(given) or plan)
+    assert compress_once(path, {**SMALL, "channels": (12, 20, 32), "_mode_": "callable"}, budget, **KNOWN) == plan
+    assert compress_once(path, SMALL, DiskBudget(40_000), input_shape=[1, 1, 128, 128], **KNOWN) == plan
+    assert not planned
+    compress_once(path, SMALL, DiskBudget(30_000), **KNOWN)
+    compress_once(path, {**SMALL, "channels": [12, 20, 33]}, budget, **KNOWN)
+    compress_once(path, {**SMALL, "out_channels": 2}, budget, **KNOWN)
+    compress_once(path, SMALL, budget, layerwise=False, **KNOWN)
+    compress_once(path, SMALL, budget, input_shape=(1, 1, 64, 64), **KNOWN)
+    compress_once(path, SMALL, budget, **KNOWN | {"complexity": ComplexityProfile.published("drive")})
+    assert len(planned) == 6
