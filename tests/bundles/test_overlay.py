@@ -1,0 +1,283 @@
+"""The overlays over other bundles: configs as the model zoo writes them, of which no byte changes."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigWorkflow
+from PIL import Image
+
+import monai_ccnet
+from monai_ccnet.constraints import CompressionPlan
+from monai_ccnet.networks import build_network
+
+OVERLAY = monai_ccnet.bundle_root() / "configs" / "overlay"
+IMAGES = {"_target_": "LoadImaged", "image_only": True, "ensure_channel_first": True}
+SIZES = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2}
+NETWORKS = {
+    "UNet": {**SIZES, "spatial_dims": 3, "channels": [8, 16, 32], "strides": [2, 2], "num_res_units": 1},
+    "BasicUNet": {**SIZES, "features": [8, 8, 16, 16, 32, 8]},
+    "SegResNet": {**SIZES, "init_filters": 16, "blocks_down": [1, 1, 1], "blocks_up": [1, 1]},
+    "DynUNet": {
+        **SIZES,
+        "spatial_dims": "$len(@patch)",  # resolved before the plan is made
+        "kernel_size": [3, 3, 3],
+        "strides": [1, 2, 2],
+        "upsample_kernel_size": [2, 2],
+        "filters": [8, 16, 32],
+    },
+}
+SMALLER = 45_000  # bytes, and enough for BasicUNet at 16 bits
+BUDGETS = {"UNet": 60_000, "BasicUNet": 60_000, "SegResNet": 200_000, "DynUNet": 90_000}
+
+
+def _common(network_def, patch):
+    return {
+        "imports": ["$import glob"],
+        "bundle_root": ".",
+        "dataset_dir": "/data",
+        "output_dir": "$@bundle_root + '/eval'",
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "patch": patch,
+        "network_def": network_def,
+        "network": "$@network_def.to(@device)",
+    }
+
+
+def _pipeline(part, data, transforms):
+    return {
+        "preprocessing": {"_target_": "Compose", "transforms": transforms},
+        "dataset": {"_target_": "Dataset", "data": data, "transform": f"@{part}preprocessing"},
+        "dataloader": {"_target_": "DataLoader", "dataset": f"@{part}dataset", "batch_size": 1, "num_workers": 0},
+        "inferer": {"_target_": "SlidingWindowInferer", "roi_size": "@patch", "overlap": 0},
+    }
+
+
+def _engine(part, kind, data_loader):
+    return {
+        "_target_": kind,
+        "device": "@device",
+        data_loader: f"@{part}dataloader",
+        "network": "@network",
+        "inferer": f"@{part}inferer",
+        "postprocessing": f"@{part}postprocessing",
+        "amp": True,
+    }
+
+
+def _training(network_def, patch):
+    keys = ["image", "label"]
+    load = [{**IMAGES, "keys": keys}, {"_target_": "ScaleIntensityd", "keys": "image"}]
+    crop = [{"_target_": "RandSpatialCropd", "keys": keys, "roi_size": "@patch", "random_size": False}]
+    pairs = "$[{'image': image, 'label': label} for image, label in zip(@images[%s], @labels[%s])]"
+    config = _common(network_def, patch) | {
+        "ckpt_dir": "$@bundle_root + '/models'",
+        "images": "$sorted(glob.glob(@dataset_dir + '/imagesTr/*'))",
+        "labels": "$sorted(glob.glob(@dataset_dir + '/labelsTr/*'))",
+        "loss": {"_target_": "DiceCELoss", "to_onehot_y": True, "softmax": True},
+        "optimizer": {"_target_": "torch.optim.Adam", "params": "$@network.parameters()", "lr": 0.001},
+        "train": _pipeline("train#", pairs % (":-1", ":-1"), load + crop),
+        "validate": _pipeline("validate#", pairs % ("-1:", "-1:"), "%train#preprocessing#transforms"),
+        "initialize": ["$monai.utils.set_determinism(seed=7)"],
+        "run": ["$@train#trainer.run()"],
+    }
+    config["train"] |= {
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": [{"_target_": "AsDiscreted", "keys": keys, "argmax": [True, False], "to_onehot": 2}],
+        },
+        "handlers": [{"_target_": "ValidationHandler", "validator": "@validate#evaluator", "interval": 1}],
+        "trainer": _engine("train#", "SupervisedTrainer", "train_data_loader")
+        | {
+            "max_epochs": 1,
+            "epoch_length": 1,
+            "loss_function": "@loss",
+            "optimizer": "@optimizer",
+            "train_handlers": "@train#handlers",
+        },
+    }
+    saver = {
+        "_target_": "CheckpointSaver",
+        "save_dir": "@ckpt_dir",
+        "save_dict": {"model": "@network"},
+        "save_key_metric": True,
+        "key_metric_filename": "model.pt",
+    }
+    dice = {"_target_": "MeanDice", "output_transform": "$monai.handlers.from_engine(['pred', 'label'])"}
+    config["validate"] |= {
+        "postprocessing": "%train#postprocessing",
+        "handlers": [saver],
+        "evaluator": _engine("validate#", "SupervisedEvaluator", "val_data_loader")
+        | {"key_val_metric": {"dice": dice}, "val_handlers": "@validate#handlers"},
+    }
+    return config
+
+
+def _loader(folder):
+    return {"_target_": "CheckpointLoader", "load_path": folder + " + '/model.pt'", "load_dict": {"model": "@network"}}
+
+
+EVALUATE = {"validate#handlers": [_loader("$@ckpt_dir")], "run": ["$@validate#evaluator.run()"]}
+MULTI_GPU = {
+    "network": {
+        "_target_": "torch.nn.parallel.DistributedDataParallel",
+        "module": "$@network_def.to(@device)",
+    },
+    "initialize": [
+        "$import torch.distributed as dist",
+        "$dist.init_process_group('gloo', init_method='file://' + @bundle_root + '/store', rank=0, world_size=1)",
+    ],
+    "finalize": ["$import ignite.distributed as idist", "$idist.finalize()"],
+}
+
+
+def _inference(network_def, patch):
+    paths = "$[{'image': path} for path in sorted(glob.glob(@dataset_dir + '/imagesTs/*'))]"
+    load = [{**IMAGES, "keys": "image"}, {"_target_": "ScaleIntensityd", "keys": "image"}]
+    extension = ".png" if len(patch) == 2 else ".nii.gz"
+    save = {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir", "output_ext": extension}
+    discrete = {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}
+    return (
+        _common(network_def, patch)
+        | _pipeline("", paths, load)
+        | {
+            "postprocessing": {
+                "_target_": "Compose",
+                "transforms": [discrete, {**save, "resample": False, "output_dtype": "$np.uint8"}],
+            },
+            "handlers": [_loader("$@bundle_root + '/models'")],
+            "evaluator": _engine("", "SupervisedEvaluator", "val_data_loader") | {"val_handlers": "@handlers"},
+            "run": ["$@evaluator.run()"],
+        }
+    )
+
+
+class TheirBundle:
+    """A bundle of configs in a folder of its own, in JSON with '#' in its ids or in YAML with '::'."""
+
+    def __init__(self, root, name, dataset_dir, suffix="json"):
+        self.root, self.budget, self.suffix = root, BUDGETS[name], suffix
+        self.overrides = {"bundle_root": str(root), "dataset_dir": str(dataset_dir), "device": "$torch.device('cpu')"}
+        network_def = {"_target_": name, **NETWORKS[name]}
+        patch = [16] * 3 if network_def["spatial_dims"] == 3 else [32, 32]
+        configs = {
+            "train": _training(network_def, patch),
+            "evaluate": EVALUATE,
+            "inference": _inference(network_def, patch),
+            "multi_gpu_train": MULTI_GPU,
+        }
+        (root / "configs").mkdir()
+        for config, content in configs.items():
+            text = json.dumps(content)
+            text = yaml.safe_dump(json.loads(text.replace("#", "::"))) if suffix == "yaml" else text
+            self.path(config).write_text(text)
+        self.written = self.bytes()
+
+    def path(self, config):
+        return self.root / "configs" / f"{config}.{self.suffix}"
+
+    def bytes(self):
+        return {path.name: path.read_bytes() for path in (self.root / "configs").iterdir()}
+
+    def run(self, *files, **overrides):
+        files = [str(OVERLAY / file if file.endswith(".yaml") else self.path(file)) for file in files]
+        workflow = ConfigWorkflow(files, workflow_type="train", **self.overrides | overrides)
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+        return workflow.parser
+
+    def compress(self, *between, **overrides):
+        return self.run("train", *between, "compress.yaml", **{"budget_bytes": self.budget} | overrides)
+
+
+FORMATS = {"UNet": "json", "BasicUNet": "yaml", "SegResNet": "json", "DynUNet": "yaml"}
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def compressed(request, disks_2d, disks_3d, tmp_path_factory):
+    name = request.param
+    dataset_dir = disks_3d if NETWORKS[name]["spatial_dims"] == 3 else disks_2d
+    bundle = TheirBundle(tmp_path_factory.mktemp(name), name, dataset_dir, FORMATS[name])
+    bundle.compress()
+    return bundle
+
+
+def test_it_trains_the_planned_network_within_the_budget(compressed):
+    models = compressed.root / "models"
+    plan = CompressionPlan.load(models / "plan.json")
+    assert 1 < plan.compression
+    assert os.path.getsize(models / "compressed.pt") <= compressed.budget
+    assert plan.complexity.count == 3  # their training images, without the one they validate on
+    network = build_network(plan.network_def)
+    for file in ("compressed.pt", "model.pt"):  # ours of the last epoch, and their checkpoint
+        network.load_state_dict(torch.load(models / file, weights_only=True))
+
+
+def test_their_evaluation_and_inference_read_the_plan(compressed):
+    parser = compressed.run("train", "evaluate", "planned.yaml")
+    assert 0 <= parser.get_parsed_content("validate#evaluator").state.metrics["dice"] <= 1
+    compressed.run("inference", "planned.yaml")
+    assert len(list((compressed.root / "eval").rglob("case_*.*"))) == 4
+    assert compressed.bytes() == compressed.written
+
+
+def test_a_second_run_measures_and_plans_nothing_again(compressed, monkeypatch):
+    monkeypatch.setattr("monai_ccnet.complexity.dataset.complexity_at_scales", None)
+    monkeypatch.setattr("monai_ccnet.constraints.compress", None)
+    models = compressed.root / "models"
+    before = {path.name: path.stat().st_mtime_ns for path in models.iterdir()}
+    compressed.compress()
+    after = {path.name: path.stat().st_mtime_ns for path in models.iterdir()}
+    assert {name for name in after if after[name] != before.get(name)} == {"compressed.pt", "model.pt"}
+
+
+@pytest.fixture
+def basic(disks_2d, tmp_path):
+    return TheirBundle(tmp_path, "BasicUNet", disks_2d)
+
+
+def test_another_constraint_is_planned_without_measuring_again(basic):
+    basic.compress(run=[])
+    measured = (basic.root / "models" / "complexity.json").stat().st_mtime_ns
+    first = CompressionPlan.load(basic.root / "models" / "plan.json")
+    basic.compress(budget_bytes=SMALLER, bits_per_weight=16)
+    second = CompressionPlan.load(basic.root / "models" / "plan.json")
+    assert (basic.root / "models" / "complexity.json").stat().st_mtime_ns == measured
+    assert second.constraint.max_bytes == SMALLER != first.constraint.max_bytes
+    assert os.path.getsize(basic.root / "models" / "compressed.pt") <= SMALLER
+
+
+def test_the_same_seed_trains_the_same_weights_as_their_own_trainer_would(basic):
+    basic.compress()
+    models = basic.root / "models"
+    ours = torch.load(models / "compressed.pt", weights_only=True)
+    parser = basic.run("train", "planned.yaml")
+    theirs = parser.get_parsed_content("network").state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("files", [("multi_gpu_train", "compress.yaml"), ("planned.yaml", "multi_gpu_train")])
+def test_in_processes_the_network_is_wrapped_and_the_file_is_not(basic, files):
+    basic.compress(run=[])
+    parser = basic.run("train", *files, budget_bytes=basic.budget)
+    assert isinstance(parser.get_parsed_content("network"), torch.nn.parallel.DistributedDataParallel)
+    if "compress.yaml" in files:
+        state = torch.load(basic.root / "models" / "compressed.pt", weights_only=True)
+        assert not any(name.startswith("module.") for name in state)
+
+
+def test_the_data_and_the_folder_are_ids(basic, tmp_path):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8)).save(tmp_path / "noise.png")
+    overrides = {"plan_dir": str(tmp_path / "plans"), "ckpt_dir": str(tmp_path / "plans")}
+    data = [{"picture": str(tmp_path / "noise.png")}]
+    basic.compress(complexity_data=data, measure_settings={"image_key": "picture", "quality": 50}, **overrides)
+    plan = CompressionPlan.load(tmp_path / "plans" / "plan.json")
+    assert (plan.complexity.count, plan.complexity.settings["quality"]) == (1, 50)
+    parser = basic.run("train", "evaluate", "planned.yaml", **overrides)
+    assert parser.get_parsed_content("validate#evaluator").state.metrics
+    assert not (basic.root / "models").exists()
