@@ -18,6 +18,7 @@ from monai.utils.module import optional_import
 from monai_ccnet.complexity.pictures import as_array, to_pictures
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.complexity.selection import MeasureFit
+from monai_ccnet.constraints import CompressionPlan
 from monai_ccnet.degradation import DegradationModel, DegradationPoint
 from monai_ccnet.values import atomically
 
@@ -30,7 +31,7 @@ else:
         "matplotlib.figure", name="Figure", descriptor="{}: pictures need it; pip install 'monai_ccnet[figures]'"
     )
 
-__all__ = ["draw_complexity", "draw_degradation", "draw_measures", "has_matplotlib", "save_figure"]
+__all__ = ["draw_complexity", "draw_degradation", "draw_measures", "draw_trade_off", "has_matplotlib", "save_figure"]
 
 
 def save_figure(path: str | os.PathLike, figure: Figure, dots_per_inch: int = 120) -> None:
@@ -149,6 +150,34 @@ def draw_degradation(model: DegradationModel, points: Sequence[DegradationPoint]
     left_out = "" if model.left_out_error is None else f", error of a set left out {model.left_out_error:.3f}"
     right.set_title(f"{model.slope:.3g} x complexity + {model.intercept:.3g}{squared}{left_out}", fontsize=9)
     right.grid(alpha=0.3)
+    return figure
+
+
+def draw_trade_off(plans: Sequence[CompressionPlan], chosen: CompressionPlan | None = None) -> Figure:
+    """Draw the predicted score against the bytes of the file, with its interval.
+
+    Args:
+        plans: as :func:`~monai_ccnet.constraints.trade_off` returns them; each with a prediction.
+        chosen: a plan to point out.
+    """
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    axes = figure.subplots()
+    predicted = [(plan.size.file_bytes, plan.predicted) for plan in plans if plan.predicted is not None]
+    sizes = [size for size, _ in predicted]
+    axes.plot(sizes, [prediction.score for _, prediction in predicted], "o-", markersize=4, label="predicted")
+    if all(prediction.low is not None for _, prediction in predicted):
+        low, high = ([getattr(prediction, end) for _, prediction in predicted] for end in ("low", "high"))
+        axes.fill_between(sizes, low, high, alpha=0.15, label=f"{predicted[0][1].level:.0%} interval")
+    if chosen is not None and chosen.predicted is not None:
+        axes.plot(chosen.size.file_bytes, chosen.predicted.score, "*", markersize=15, color="C3", label="this plan")
+        words = "-".join(map(str, chosen.channels))
+        axes.annotate(words, (chosen.size.file_bytes, chosen.predicted.score), (8, -14), textcoords="offset points")
+    axes.set_xscale("log")
+    axes.set_xlabel("bytes of the file of weights, 32 bits each")
+    metric = next((plan.degradation.metric for plan in plans if plan.degradation is not None), "score")
+    axes.set_ylabel(f"{metric.upper()} relative to full size")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(loc="lower right")
     return figure
 
 

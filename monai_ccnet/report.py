@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from monai_ccnet.calibration.trial import TrialRecord
 from monai_ccnet.constraints import CompressionPlan, DiskBudget, InfeasibleConstraintError
-from monai_ccnet.values import write_json
+from monai_ccnet.values import atomically, write_json
 
-__all__ = ["report", "report_words", "save_report"]
+__all__ = ["report", "report_words", "save_report", "save_trade_off"]
 
 
 def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | None = None) -> dict[str, Any]:
@@ -24,9 +27,11 @@ def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | 
     Raises:
         InfeasibleConstraintError: if the file that was written is above the plan's disk budget.
     """
-    budget = plan.constraint.max_bytes if isinstance(plan.constraint, DiskBudget) else None
-    if budget is not None and record.file_bytes > budget:
-        raise InfeasibleConstraintError(f"the file written has {record.file_bytes:,} bytes, the budget is {budget:,}.")
+    for each in plan.constraints:
+        if isinstance(each, DiskBudget) and record.file_bytes > each.max_bytes:
+            raise InfeasibleConstraintError(
+                f"the file written has {record.file_bytes:,} bytes, the budget is {each.max_bytes:,}."
+            )
     metric = plan.degradation.metric if plan.degradation is not None else "f1"
     achieved = record.scores[metric]
     return {
@@ -49,6 +54,7 @@ def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | 
             **record.scores,
         },
         "budget": plan.constraint.to_dict(),
+        "constraints": [each.to_dict() for each in plan.constraints],
         "channels": list(plan.channels),
         "multipliers": list(plan.multipliers),
         "sizes": {
@@ -101,3 +107,16 @@ def save_report(
     content = report(plan, record, full_size_score)
     write_json(path, content)
     return report_words(content)
+
+
+def save_trade_off(path: str | os.PathLike, plans: Sequence[CompressionPlan]) -> None:
+    """Write plans as a table (CSV), one row a plan: widths, sizes, predicted score and its interval; atomically."""
+    names = ("weights", "parameters", "file_bytes", "macs", "activation_bytes")
+    with atomically(path) as file:
+        writer = csv.writer(codecs.getwriter("utf-8")(file))
+        writer.writerow(["channels", "compression", *names, "predicted", "low", "high"])
+        for plan in plans:
+            predicted = plan.predicted
+            interval = ("", "", "") if predicted is None else (predicted.score, predicted.low, predicted.high)
+            sizes = [getattr(plan.size, name) for name in names]
+            writer.writerow(["-".join(map(str, plan.channels)), plan.compression, *sizes, *interval])

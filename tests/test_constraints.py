@@ -12,11 +12,13 @@ from monai_ccnet.complexity import ComplexityProfile, measure_dataset
 from monai_ccnet.constraints import (
     AccuracyFloor,
     CompressionPlan,
+    ComputeBudget,
     DiskBudget,
     InfeasibleConstraintError,
     MemoryBudget,
     compress,
     compress_once,
+    trade_off,
 )
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.networks import build_network, narrow, network_size, save_weights
@@ -80,7 +82,7 @@ def test_the_file_written_keeps_to_the_budget_and_one_step_more_does_not(max_byt
     assert getattr(plan.size, count) * bits / 8 <= max_bytes
     if plan.channels != tuple(SMALL["channels"]):
         wider = [min(full, c + 1) for c, full in zip(plan.channels, SMALL["channels"], strict=True)]
-        assert budget.needed_bytes({**SMALL, "channels": wider}) > max_bytes
+        assert budget.needed({**SMALL, "channels": wider}) > max_bytes
 
 
 @settings(deadline=None, max_examples=10)
@@ -128,7 +130,7 @@ def test_a_memory_budget_holds_for_state_and_activations_together(layerwise):
     assert plan.size.state_bytes == state_bytes
     assert state_bytes + plan.size.activation_bytes <= 600_000
     wider = [min(full, c + 1) for c, full in zip(plan.channels, SMALL["channels"], strict=True)]
-    assert budget.needed_bytes({**SMALL, "channels": wider}) > 600_000
+    assert budget.needed({**SMALL, "channels": wider}) > 600_000
 
 
 def test_three_dimensions_and_plain_words():
@@ -207,7 +209,7 @@ def test_a_plan_is_made_once_for_the_same_and_again_for_anything_else(tmp_path, 
     plan = compress_once(path, SMALL, budget, **KNOWN)
     assert plan == compress(SMALL, budget, **KNOWN) == CompressionPlan.load(path)
     planned = []
-    monkeypatch.setattr("monai_ccnet.constraints.compress", lambda *given, **known: planned.append(given) or plan)
+    monkeypatch.setattr("monai_ccnet.constraints.solve.compress", lambda *given, **known: planned.append(given) or plan)
     assert compress_once(path, {**SMALL, "channels": (12, 20, 32), "_mode_": "callable"}, budget, **KNOWN) == plan
     assert compress_once(path, SMALL, DiskBudget(40_000), input_shape=[1, 1, 128, 128], **KNOWN) == plan
     assert not planned
@@ -218,3 +220,60 @@ def test_a_plan_is_made_once_for_the_same_and_again_for_anything_else(tmp_path, 
     compress_once(path, SMALL, budget, input_shape=(1, 1, 64, 64), **KNOWN)
     compress_once(path, SMALL, budget, **KNOWN | {"complexity": ComplexityProfile.published("drive")})
     assert len(planned) == 6
+
+
+LITTLE = {**UNET, "channels": [16, 32, 64]}
+PATCH = (1, 1, 64, 64)
+
+
+@pytest.mark.parametrize("layerwise", [True, False])
+def test_a_compute_budget_is_met_and_the_next_step_is_not(layerwise):
+    budget = ComputeBudget(20_000_000, PATCH)
+    plan = compress(LITTLE, budget, layerwise=layerwise, input_shape=PATCH, **KNOWN)
+    assert 0.7 * budget.max_macs < plan.size.macs <= budget.max_macs
+    assert "20.0 million multiply-adds" in str(plan)
+    with pytest.raises(InfeasibleConstraintError, match=r"still needs .* million multiply-adds"):
+        compress(LITTLE, ComputeBudget(1000, PATCH), layerwise=layerwise, **KNOWN)
+
+
+@pytest.mark.parametrize("layerwise", [True, False])
+def test_of_several_budgets_the_narrowest_plan_binds(layerwise):
+    given = {"layerwise": layerwise, "input_shape": PATCH, **KNOWN}
+    disk, compute = DiskBudget(150_000), ComputeBudget(20_000_000, PATCH)
+    memory = MemoryBudget(10**9, PATCH)
+    plan = compress(LITTLE, [disk, compute, memory], **given)
+    alone = [compress(LITTLE, each, **given) for each in (disk, compute)]
+    assert plan.channels == min((each.channels for each in alone), key=sum)
+    assert plan.constraint in (disk, compute)
+    assert plan.constraints == (disk, compute, memory)
+    assert plan.size.macs <= compute.max_macs
+    assert plan.size.file_bytes <= disk.max_bytes
+    assert f"What binds is {plan.constraint}" in str(plan)
+    assert CompressionPlan.from_dict(plan.to_dict()) == plan
+
+
+@pytest.mark.parametrize("layerwise", [True, False])
+def test_a_floor_beside_a_budget_takes_no_more_than_it_needs(layerwise):
+    given = {"layerwise": layerwise, **KNOWN}
+    floor = AccuracyFloor(0.95)
+    plan = compress(LITTLE, [DiskBudget(10**7), floor], **given)
+    assert plan.channels == compress(LITTLE, floor, **given).channels
+    assert plan.constraint == floor
+    with pytest.raises(InfeasibleConstraintError, match=r"no width meets all: .* predicted \d"):
+        compress(LITTLE, [DiskBudget(40_000), floor], **given)
+
+
+def test_the_trade_off_rises_with_size_to_the_full_network():
+    plans = trade_off(LITTLE, points=6, **KNOWN)
+    sizes = [plan.size.file_bytes for plan in plans]
+    scores = [plan.predicted.score for plan in plans]
+    assert sizes == sorted(sizes)
+    assert scores == sorted(scores)
+    assert plans[0].channels == (1, 1, 1)
+    assert plans[-1].channels == (16, 32, 64)
+    assert scores[-1] == 1.0
+
+
+def test_no_constraint_is_refused():
+    with pytest.raises(TypeError, match="needs a budget or a floor"):
+        compress(LITTLE, [], **KNOWN)

@@ -6,8 +6,9 @@ from matplotlib.image import imread
 from PIL import Image
 
 from monai_ccnet.complexity import ComplexityProfile, measure_dataset, rank_measures
+from monai_ccnet.constraints import DiskBudget, compress, trade_off
 from monai_ccnet.degradation import DegradationModel, DegradationPoint
-from monai_ccnet.figures import draw_complexity, draw_degradation, draw_measures, save_figure
+from monai_ccnet.figures import draw_complexity, draw_degradation, draw_measures, draw_trade_off, save_figure
 
 
 def words_of(figure):
@@ -70,3 +71,18 @@ def test_the_law_beside_what_was_trained():
     assert {"a", "b", "c", "complexity (jpeg)"} <= set(words)
     shown = sorted(float(line.get_ydata()[0]) for line in slopes.lines if line.get_marker() == "o")
     assert shown == pytest.approx([0.02, 0.06, 0.09])
+
+
+def test_the_chosen_plan_among_what_else_could_be_had():
+    unet = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [8, 16, 32]}
+    known = {
+        "complexity": ComplexityProfile.published("lymph_node"),
+        "degradation": DegradationModel.published("unet", metric="f1"),
+    }
+    plans = trade_off(unet, points=4, **known)
+    chosen = compress(unet, DiskBudget(60_000), **known)
+    (axes,) = draw_trade_off(plans, chosen).axes
+    curve, star = axes.lines
+    assert list(curve.get_xdata()) == [plan.size.file_bytes for plan in plans]
+    assert star.get_xdata() == [chosen.size.file_bytes]
+    assert "-".join(map(str, chosen.channels)) in words_of(axes.figure)

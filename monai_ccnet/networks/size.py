@@ -114,6 +114,11 @@ def memory_bytes(network_def: Mapping[str, Any], input_shape: Sequence[int]) -> 
     return _state_bytes(network) + _forward(network, network_def, input_shape)[1]
 
 
+def forward_macs(network_def: Mapping[str, Any], input_shape: Sequence[int]) -> int:
+    """Return ``macs`` of :class:`NetworkSize`, without the rest."""
+    return _forward(_on_meta(network_def), network_def, input_shape)[0]
+
+
 def kernel_weights(network_def: Mapping[str, Any]) -> int:
     """Return ``weights`` of :class:`NetworkSize`, without the rest."""
     return _kernel_weights(_on_meta(network_def))

@@ -8,189 +8,25 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from monai_ccnet.complexity.profile import ComplexityProfile
-from monai_ccnet.degradation import DegradationModel, Prediction, inverse_log_compression
+from monai_ccnet.constraints.budgets import AccuracyFloor, Budget, DiskBudget, InfeasibleConstraintError
+from monai_ccnet.constraints.plan import CompressionPlan
+from monai_ccnet.degradation import DegradationModel, inverse_log_compression
 from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.narrowing import check_input_shape, default_input_shape, widths_of, with_widths
-from monai_ccnet.networks.size import STORAGE_TYPES, NetworkSize, disk_bytes, kernel_weights, memory_bytes, network_size
-from monai_ccnet.values import Value
+from monai_ccnet.networks.size import disk_bytes, kernel_weights, network_size
 
-__all__ = [
-    "AccuracyFloor",
-    "CompressionPlan",
-    "DiskBudget",
-    "InfeasibleConstraintError",
-    "MemoryBudget",
-    "compress",
-    "compress_once",
-]
+__all__ = ["compress", "compress_once", "trade_off"]
 
 Channels = tuple[int, ...]
 
 
-class InfeasibleConstraintError(ValueError):
-    """No width of the network meets the constraint; the message says what can be had."""
-
-
-@dataclass(frozen=True)
-class DiskBudget(Value):
-    """The most bytes a network may take on disk.
-
-    Two numbers must both keep to it: the count of weights at ``bits_per_weight`` bits each, and the bytes of the file
-    that is really written (at 16 bits or at 32, never more), frame, biases and normalisation included.
-
-    Attributes:
-        max_bytes: the budget in bytes.
-        bits_per_weight: 16, 32 or 64.
-        count: ``"parameters"``, all that is trainable, or ``"weights"``, kernels alone as in the paper.
-    """
-
-    max_bytes: int
-    bits_per_weight: int = 32
-    count: str = "parameters"
-
-    def __post_init__(self) -> None:
-        _check_bytes("a disk budget", self.max_bytes)
-        if self.bits_per_weight not in STORAGE_TYPES:
-            raise ValueError(f"bits_per_weight must be one of {sorted(STORAGE_TYPES)}, got {self.bits_per_weight!r}.")
-        if self.count not in ("parameters", "weights"):
-            raise ValueError(f"count must be 'parameters' or 'weights', got {self.count!r}.")
-
-    def needed_bytes(self, network_def: Mapping[str, Any]) -> int:
-        """Return what a network needs of this budget."""
-        return disk_bytes(network_def, self.bits_per_weight, self.count)
-
-    def __str__(self) -> str:
-        return f"at most {self.max_bytes:,} bytes on disk ({self.count} at {self.bits_per_weight} bits, and the file)"
-
-
-@dataclass(frozen=True)
-class MemoryBudget(Value):
-    """The most bytes that a network and the tensors of a forward pass may take in memory, in eval mode at 32 bits.
-
-    Attributes:
-        max_bytes: the budget in bytes.
-        input_shape: ``(B, C, H, W[, D])`` of the input.
-    """
-
-    max_bytes: int
-    input_shape: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        _check_bytes("a memory budget", self.max_bytes)
-        object.__setattr__(self, "input_shape", tuple(self.input_shape))
-
-    def needed_bytes(self, network_def: Mapping[str, Any]) -> int:
-        """Return what a network needs of this budget: its state, and the tensors alive together at the peak."""
-        return memory_bytes(network_def, self.input_shape)
-
-    def __str__(self) -> str:
-        return f"at most {self.max_bytes:,} bytes in memory for an input of {' x '.join(map(str, self.input_shape))}"
-
-
-def _check_bytes(what: str, max_bytes: Any) -> None:
-    if not (isinstance(max_bytes, (int, float)) and math.isfinite(max_bytes) and max_bytes > 0):
-        raise ValueError(f"{what} must be a number of bytes above 0, got {max_bytes!r}.")
-
-
-@dataclass(frozen=True)
-class AccuracyFloor(Value):
-    """The least score that must be kept, relative to the full-size network's.
-
-    Attributes:
-        min_score: above 0 and at most 1, which is the full-size network's own score.
-    """
-
-    min_score: float
-
-    def __post_init__(self) -> None:
-        if not (isinstance(self.min_score, (int, float)) and self.min_score > 0):
-            raise ValueError(f"a floor must be a relative score above 0 and at most 1, got {self.min_score!r}.")
-        if self.min_score > 1:
-            raise InfeasibleConstraintError(
-                f"no network keeps {self.min_score} of the full-size network's score: the highest that can be had is "
-                "1.0, that of the full-size network itself. Give the floor relative to it, such as 0.95."
-            )
-
-    def __str__(self) -> str:
-        return f"at least {self.min_score:.1%} of the full-size network's score"
-
-
-@dataclass(frozen=True)
-class CompressionPlan(Value):
-    """A narrower network: what it is, how large it is, and what it is expected to reach.
-
-    Attributes:
-        network_def: the narrowed network's MONAI config.
-        multipliers: channels left per channel of the full-size network, one a stage, in (0, 1].
-        channels: width of each stage.
-        size: exact sizes of the narrowed network.
-        full_size: exact sizes of the full-size network.
-        predicted: score relative to the full-size network's; ``None`` where no model and profile were given.
-        constraint: what the plan was made for.
-        layerwise: whether each stage has a multiplier of its own.
-        complexity: the profile that the plan rests on, if any.
-        degradation: the model that the plan rests on, if any.
-    """
-
-    network_def: dict[str, Any]
-    multipliers: tuple[float, ...]
-    channels: tuple[int, ...]
-    size: NetworkSize
-    full_size: NetworkSize
-    predicted: Prediction | None
-    constraint: DiskBudget | MemoryBudget | AccuracyFloor
-    layerwise: bool
-    complexity: ComplexityProfile | None
-    degradation: DegradationModel | None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "network_def", dict(self.network_def))
-        object.__setattr__(self, "multipliers", tuple(self.multipliers))
-        object.__setattr__(self, "channels", tuple(self.channels))
-        if not all(0 < multiplier <= 1 for multiplier in self.multipliers):
-            raise ValueError(f"multipliers must lie in (0, 1], got {self.multipliers}.")
-
-    @property
-    def compression(self) -> float:
-        """Weights of the full-size network per weight of the narrowed one."""
-        return self.full_size.weights / self.size.weights
-
-    def __str__(self) -> str:
-        full = "-".join(str(round(c / m)) for c, m in zip(self.channels, self.multipliers, strict=True))
-        lines = [
-            f"Asked for: {self.constraint}.",
-            f"Plan: {'a width of its own for each stage' if self.layerwise else 'one multiplier for all stages'}, "
-            f"channels {'-'.join(map(str, self.channels))} instead of {full}.",
-            f"Size: {self.size.weights:,} weights instead of {self.full_size.weights:,} "
-            f"({self.compression:.1f}x fewer), a file of {self.size.file_bytes:,} bytes at 32 bits instead of "
-            f"{self.full_size.file_bytes:,}.",
-        ]
-        if self.size.macs is not None and self.full_size.macs is not None and self.size.activation_bytes is not None:
-            shape = " x ".join(map(str, self.size.input_shape or ()))
-            lines.append(
-                f"For an input of {shape}: {self.size.macs / 1e6:,.0f} million multiply-adds instead of "
-                f"{self.full_size.macs / 1e6:,.0f} ({self.full_size.macs / self.size.macs:.1f}x fewer), "
-                f"{self.size.activation_bytes / 1e6:.1f} MB of activations."
-            )
-        if self.predicted is not None and self.degradation is not None:
-            interval = "no interval is known"
-            if self.predicted.low is not None and self.predicted.high is not None:
-                interval = f"{self.predicted.level:.0%} interval {self.predicted.low:.1%} to {self.predicted.high:.1%}"
-            lines.append(
-                f"Predicted: {self.predicted.score:.1%} of the full-size network's {self.degradation.metric.upper()} "
-                f"({interval}), by {self.degradation.source or 'the model given'}."
-            )
-        return "\n".join(lines)
-
-
 def compress(
     network_def: Mapping[str, Any],
-    constraint: DiskBudget | MemoryBudget | AccuracyFloor,
+    constraint: Budget | AccuracyFloor | Sequence[Budget | AccuracyFloor],
     *,
     complexity: ComplexityProfile | None = None,
     degradation: DegradationModel | None = None,
@@ -204,12 +40,16 @@ def compress(
     of the paper) every stage loses the same share of the score at the complexity of its own scale, widths rounded up,
     and the plan's predicted score is that of its most degraded stage.
 
+    Of several constraints, each is planned for. Budgets are met by the narrowest of their plans. A floor beside budgets
+    asks for the narrowest network that reaches it, which must fit them all. The plan names the constraint that binds.
+
     A network whose stages all follow from one width (SegResNet, SegResNetDS, MedNeXt, SwinUNETR, UNETR) has a uniform
     plan whatever ``layerwise`` says, and the plan says so: ``plan.layerwise`` is ``False``.
 
     Args:
         network_def: the full-size network's MONAI config, with references resolved.
-        constraint: a :class:`DiskBudget`, a :class:`MemoryBudget` or an :class:`AccuracyFloor`.
+        constraint: a :class:`DiskBudget`, a :class:`MemoryBudget`, a :class:`ComputeBudget` or an
+            :class:`AccuracyFloor`, or several.
         complexity: profile of the data set; a uniform plan for a budget needs none.
         degradation: how fast the network loses accuracy; must hold for the profile's settings.
         layerwise: whether each stage gets a multiplier of its own, where it has a width of its own.
@@ -226,13 +66,15 @@ def compress(
     (4, 8, 16, 32, 65)
     """
     network_def = network_def_of(network_def)
+    constraints = _as_tuple(constraint)
     stages = widths_of(network_def)
     layerwise = layerwise and stages.layerwise
+    given: dict[str, Any] = {"complexity": complexity, "degradation": degradation, "layerwise": layerwise}
     scales = stages.scales if layerwise else (1,)
     input_shape = tuple(input_shape) if input_shape is not None else default_input_shape(network_def)
     check_input_shape(network_def, input_shape)
     losses = _losses_per_decade(complexity, degradation, scales)
-    if losses is None and (layerwise or isinstance(constraint, AccuracyFloor)):
+    if losses is None and (layerwise or any(isinstance(each, AccuracyFloor) for each in constraints)):
         raise ValueError(
             "a layer-wise plan and an accuracy floor need complexity= (measure_dataset) and degradation= "
             "(DegradationModel); without them a budget can be planned with layerwise=False."
@@ -252,30 +94,44 @@ def compress(
         return max(1.0, full_size.weights / kernel_weights(with_widths(network_def, channels)))
 
     channels_at, smallest = layered if layerwise else uniform, stages.nearest([0.0] * len(stages.widths))
-    if not isinstance(constraint, AccuracyFloor):
 
-        def needed_bytes(channels: Channels) -> int:
-            return constraint.needed_bytes(with_widths(network_def, channels))
+    def within(budget: Budget) -> Channels:
+        def needed(channels: Channels) -> float:
+            return budget.needed(with_widths(network_def, channels))
 
-        budget, least_bytes = constraint.max_bytes, needed_bytes(smallest)
-        if least_bytes > budget:
+        if (least := needed(smallest)) > budget.limit:
             raise InfeasibleConstraintError(
-                f"no width fits: asked for {constraint}, and with {'-'.join(map(str, smallest))} channels the network "
-                f"still needs {least_bytes:,} bytes. Allow as much, or take fewer stages."
+                f"no width fits: asked for {budget}, and with {'-'.join(map(str, smallest))} channels the network "
+                f"still needs {budget.words(least)}. Allow as much, or take fewer stages."
             )
 
         def excess(channels: Channels) -> float:
             """Return decades above the budget: nearly a line, when what no width can save is taken off first."""
-            return math.log10((needed_bytes(channels) - least_bytes + 0.5) / (budget - least_bytes + 0.5))
+            slack = 0.5 * min(1.0, budget.limit)
+            return math.log10((needed(channels) - least + slack) / (budget.limit - least + slack))
 
-        channels = _crossing(channels_at, excess, smallest)[1]
-    elif layerwise:
-        channels = layered(1 - constraint.min_score)
-    else:
+        return _crossing(channels_at, excess, smallest)[1]
+
+    def above(floor: AccuracyFloor) -> Channels:
+        if layerwise:
+            return layered(1 - floor.min_score)
         assert degradation is not None
         assert complexity is not None
-        model, at_input, floor = degradation, complexity.at(1), constraint.min_score
-        channels = _crossing(uniform, lambda c: model.predict(at_input, compression_of(c)) - floor, smallest)[0]
+        model, at_input = degradation, complexity.at(1)
+        return _crossing(uniform, lambda c: model.predict(at_input, compression_of(c)) - floor.min_score, smallest)[0]
+
+    budgets = [(within(each), each) for each in constraints if isinstance(each, Budget)]
+    floors = [(above(each), each) for each in constraints if isinstance(each, AccuracyFloor)]
+    channels, binding = max(floors, key=lambda pair: sum(pair[0])) if floors else min(budgets, key=lambda p: sum(p[0]))
+    for widest, budget in budgets:
+        if any(width > most for width, most in zip(channels, widest, strict=True)):
+            reached = compress(network_def, budget, **given) if floors else None
+            raise InfeasibleConstraintError(
+                f"no width meets all: {binding} takes {'-'.join(map(str, channels))} channels, and {budget} allows no "
+                f"more than {'-'.join(map(str, widest))}"
+                + (f", predicted {reached.predicted.score:.1%}" if reached is not None and reached.predicted else "")
+                + ". Lower the floor or raise the budget."
+            )
 
     narrowed = with_widths(network_def, channels)
     size = network_size(narrowed, input_shape)
@@ -293,17 +149,18 @@ def compress(
         size=size,
         full_size=full_size,
         predicted=predicted,
-        constraint=constraint,
+        constraint=binding,
         layerwise=layerwise,
         complexity=complexity,
         degradation=degradation,
+        constraints=constraints,
     )
 
 
 def compress_once(
     path: str | os.PathLike,
     network_def: Mapping[str, Any],
-    constraint: DiskBudget | MemoryBudget | AccuracyFloor,
+    constraint: Budget | AccuracyFloor | Sequence[Budget | AccuracyFloor],
     *,
     layerwise: bool = True,
     input_shape: Sequence[int] | None = None,
@@ -323,8 +180,13 @@ def compress_once(
     if os.path.exists(path):
         plan, stages = CompressionPlan.load(path), widths_of(network_def)
         full = tuple(round(width / share) for width, share in zip(plan.channels, plan.multipliers, strict=True))
-        made_for = (plan.constraint, plan.layerwise, plan.complexity, plan.degradation, full)
-        asked = (constraint, layerwise and stages.layerwise, known.get("complexity"), known.get("degradation"))
+        made_for = (plan.constraints, plan.layerwise, plan.complexity, plan.degradation, full)
+        asked = (
+            _as_tuple(constraint),
+            layerwise and stages.layerwise,
+            known.get("complexity"),
+            known.get("degradation"),
+        )
         if (
             made_for == (*asked, stages.widths)
             and plan.network_def == json.loads(json.dumps(with_widths(network_def, plan.channels)))  # lists for tuples
@@ -334,6 +196,35 @@ def compress_once(
     plan = compress(network_def, constraint, layerwise=layerwise, input_shape=input_shape, **known)
     plan.save(path)
     return plan
+
+
+def trade_off(network_def: Mapping[str, Any], *, points: int = 12, **given: Any) -> list[CompressionPlan]:
+    """Plan for a range of disk budgets, so that one can choose: size against predicted score, with its interval.
+
+    Args:
+        network_def: the full-size network's MONAI config, with references resolved.
+        points: number of budgets, evenly spaced in decades from the narrowest network's file to the full-size one's.
+        given: ``complexity``, ``degradation``, ``layerwise`` and ``input_shape``, as in :func:`compress`.
+
+    Returns:
+        The plans that differ, the smallest first. :func:`monai_ccnet.figures.draw_trade_off` draws them.
+    """
+    network_def = network_def_of(network_def)
+    stages = widths_of(network_def)
+    smallest = stages.nearest([0.0] * len(stages.widths))
+    most, least = disk_bytes(network_def), disk_bytes(with_widths(network_def, smallest))
+    budgets = [round(least * (most / least) ** (index / (points - 1))) for index in range(points)]
+    plans = [compress(network_def, DiskBudget(budget), **given) for budget in [*budgets[:-1], most]]
+    return list({plan.channels: plan for plan in plans}.values())
+
+
+def _as_tuple(
+    constraint: Budget | AccuracyFloor | Iterable[Budget | AccuracyFloor],
+) -> tuple[Budget | AccuracyFloor, ...]:
+    constraints = (constraint,) if isinstance(constraint, (Budget, AccuracyFloor)) else tuple(constraint)
+    if not constraints or not all(isinstance(each, (Budget, AccuracyFloor)) for each in constraints):
+        raise TypeError(f"a plan needs a budget or a floor, or several; got {constraint!r}.")
+    return constraints
 
 
 def _losses_per_decade(

@@ -1,0 +1,25 @@
+"""A budget or a floor -> the plan of a narrower network."""
+
+from monai_ccnet.constraints.budgets import (
+    AccuracyFloor,
+    Budget,
+    ComputeBudget,
+    DiskBudget,
+    InfeasibleConstraintError,
+    MemoryBudget,
+)
+from monai_ccnet.constraints.plan import CompressionPlan
+from monai_ccnet.constraints.solve import compress, compress_once, trade_off
+
+__all__ = [
+    "AccuracyFloor",
+    "Budget",
+    "CompressionPlan",
+    "ComputeBudget",
+    "DiskBudget",
+    "InfeasibleConstraintError",
+    "MemoryBudget",
+    "compress",
+    "compress_once",
+    "trade_off",
+]

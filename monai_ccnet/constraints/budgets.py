@@ -1,0 +1,177 @@
+"""What a network may need at most, or must keep at least."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from monai_ccnet.networks.size import STORAGE_TYPES, disk_bytes, forward_macs, memory_bytes
+from monai_ccnet.values import Value
+
+__all__ = [
+    "AccuracyFloor",
+    "Budget",
+    "ComputeBudget",
+    "DiskBudget",
+    "InfeasibleConstraintError",
+    "MemoryBudget",
+]
+
+
+class InfeasibleConstraintError(ValueError):
+    """No width of the network meets the constraint; the message says what can be had."""
+
+
+class Budget(Value, ABC):
+    """What a network may need at most of something that grows with its width."""
+
+    @property
+    @abstractmethod
+    def limit(self) -> float:
+        """The most that is allowed."""
+
+    @abstractmethod
+    def needed(self, network_def: Mapping[str, Any]) -> float:
+        """Return what a network needs of this budget, in the unit of the limit."""
+
+    @abstractmethod
+    def words(self, amount: float) -> str:
+        """Return an amount with its unit."""
+
+
+@dataclass(frozen=True)
+class DiskBudget(Budget):
+    """The most bytes a network may take on disk.
+
+    Two numbers must both keep to it: the count of weights at ``bits_per_weight`` bits each, and the bytes of the file
+    that is really written (at 16 bits or at 32, never more), frame, biases and normalisation included.
+
+    Attributes:
+        max_bytes: the budget in bytes.
+        bits_per_weight: 16, 32 or 64.
+        count: ``"parameters"``, all that is trainable, or ``"weights"``, kernels alone as in the paper.
+    """
+
+    max_bytes: int
+    bits_per_weight: int = 32
+    count: str = "parameters"
+
+    def __post_init__(self) -> None:
+        _check_amount("a disk budget", self.max_bytes, "bytes")
+        if self.bits_per_weight not in STORAGE_TYPES:
+            raise ValueError(f"bits_per_weight must be one of {sorted(STORAGE_TYPES)}, got {self.bits_per_weight!r}.")
+        if self.count not in ("parameters", "weights"):
+            raise ValueError(f"count must be 'parameters' or 'weights', got {self.count!r}.")
+
+    @property
+    def limit(self) -> float:
+        """The most bytes."""
+        return self.max_bytes
+
+    def needed(self, network_def: Mapping[str, Any]) -> float:
+        """Return the bytes that a network needs of this budget."""
+        return disk_bytes(network_def, self.bits_per_weight, self.count)
+
+    def words(self, amount: float) -> str:
+        """Return a number of bytes in words."""
+        return f"{amount:,.0f} bytes"
+
+    def __str__(self) -> str:
+        return f"at most {self.max_bytes:,} bytes on disk ({self.count} at {self.bits_per_weight} bits, and the file)"
+
+
+@dataclass(frozen=True)
+class MemoryBudget(Budget):
+    """The most bytes that a network and the tensors of a forward pass may take in memory, in eval mode at 32 bits.
+
+    Attributes:
+        max_bytes: the budget in bytes.
+        input_shape: ``(B, C, H, W[, D])`` of the input.
+    """
+
+    max_bytes: int
+    input_shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check_amount("a memory budget", self.max_bytes, "bytes")
+        object.__setattr__(self, "input_shape", tuple(self.input_shape))
+
+    @property
+    def limit(self) -> float:
+        """The most bytes."""
+        return self.max_bytes
+
+    def needed(self, network_def: Mapping[str, Any]) -> float:
+        """Return the bytes of a network's state and of the tensors alive together at the peak."""
+        return memory_bytes(network_def, self.input_shape)
+
+    def words(self, amount: float) -> str:
+        """Return a number of bytes in words."""
+        return f"{amount:,.0f} bytes"
+
+    def __str__(self) -> str:
+        return f"at most {self.max_bytes:,} bytes in memory for an input of {' x '.join(map(str, self.input_shape))}"
+
+
+@dataclass(frozen=True)
+class ComputeBudget(Budget):
+    """The most multiply-adds that a forward pass may take.
+
+    Attributes:
+        max_macs: the budget in multiply-adds (1 MAC = 2 FLOPs).
+        input_shape: ``(B, C, H, W[, D])`` of the input.
+    """
+
+    max_macs: int
+    input_shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check_amount("a compute budget", self.max_macs, "multiply-adds")
+        object.__setattr__(self, "input_shape", tuple(self.input_shape))
+
+    @property
+    def limit(self) -> float:
+        """The most multiply-adds."""
+        return self.max_macs
+
+    def needed(self, network_def: Mapping[str, Any]) -> float:
+        """Return the multiply-adds of a network's forward pass."""
+        return forward_macs(network_def, self.input_shape)
+
+    def words(self, amount: float) -> str:
+        """Return a number of multiply-adds in words."""
+        return f"{amount / 1e6:,.1f} million multiply-adds"
+
+    def __str__(self) -> str:
+        return f"at most {self.words(self.max_macs)} for an input of {' x '.join(map(str, self.input_shape))}"
+
+
+def _check_amount(what: str, amount: Any, unit: str) -> None:
+    if not (isinstance(amount, (int, float)) and math.isfinite(amount) and amount > 0):
+        raise ValueError(f"{what} must be a number of {unit} above 0, got {amount!r}.")
+
+
+@dataclass(frozen=True)
+class AccuracyFloor(Value):
+    """The least score that must be kept, relative to the full-size network's.
+
+    Attributes:
+        min_score: above 0 and at most 1, which is the full-size network's own score.
+    """
+
+    min_score: float
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.min_score, (int, float)) and self.min_score > 0):
+            raise ValueError(f"a floor must be a relative score above 0 and at most 1, got {self.min_score!r}.")
+        if self.min_score > 1:
+            raise InfeasibleConstraintError(
+                f"no network keeps {self.min_score} of the full-size network's score: the highest that can be had is "
+                "1.0, that of the full-size network itself. Give the floor relative to it, such as 0.95."
+            )
+
+    def __str__(self) -> str:
+        return f"at least {self.min_score:.1%} of the full-size network's score"
