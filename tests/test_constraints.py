@@ -1,5 +1,6 @@
 """Plans: the paper's test cases, exact budgets, laws, refusals."""
 
+import bisect
 import os
 import time
 
@@ -20,8 +21,9 @@ from monai_ccnet.constraints import (
     compress_once,
     trade_off,
 )
+from monai_ccnet.constraints.solve import _crossing
 from monai_ccnet.degradation import DegradationModel
-from monai_ccnet.networks import build_network, narrow, network_size, save_weights
+from monai_ccnet.networks import build_network, narrow, network_size, save_weights, widths_of, with_widths
 
 UNET = {
     "_target_": "monai_ccnet.networks.PlainUNet",
@@ -277,3 +279,96 @@ def test_the_trade_off_rises_with_size_to_the_full_network():
 def test_no_constraint_is_refused():
     with pytest.raises(TypeError, match="needs a budget or a floor"):
         compress(LITTLE, [], **KNOWN)
+
+
+NETS = "monai.networks.nets."
+IN_OUT = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2}
+ONE_WIDTH = {
+    "SegResNet": {"init_filters": 32, "blocks_down": [1, 1], "blocks_up": [1]},
+    "SegResNetDS": {"init_filters": 32, "blocks_down": [1, 1]},
+    "MedNeXt": {
+        "init_filters": 24,
+        "kernel_size": 3,
+        "blocks_down": [1],
+        "blocks_up": [1],
+        "blocks_bottleneck": 1,
+    },
+    "SwinUNETR": {"feature_size": 48, "depths": [1] * 4},
+    "UNETR": {"feature_size": 8, "hidden_size": 48, "mlp_dim": 64, "num_heads": 4, "img_size": 32},
+}
+WIDTH_A_STAGE = {
+    "UNet": {"channels": [12, 20, 32], "strides": [2, 2]},
+    "AttentionUnet": {"channels": [12, 20, 32], "strides": [2, 2]},
+    "BasicUNet": {"features": [8, 8, 16, 24, 32, 8], "norm": ["group", {"num_groups": 4}]},
+    "BasicUNetPlusPlus": {"features": [8, 8, 16, 24, 32, 8]},
+    "DynUNet": {"kernel_size": [3] * 3, "strides": [1, 2, 2], "upsample_kernel_size": [2, 2]},
+    "FlexibleUNet": {"backbone": "resnet10", "decoder_channels": [128, 64, 32, 16, 8]},
+}
+
+
+@pytest.mark.parametrize("layerwise", [True, False])
+@pytest.mark.parametrize("name", [*ONE_WIDTH, *WIDTH_A_STAGE])
+def test_plans_for_monais_networks_are_within_one_step_of_the_budget(name, layerwise):
+    network_def = {"_target_": NETS + name, **IN_OUT, **ONE_WIDTH.get(name, {}), **WIDTH_A_STAGE.get(name, {})}
+    stages = widths_of(network_def)
+    least = network_size(with_widths(network_def, stages.nearest([0.0] * len(stages.widths)))).file_bytes
+    budget = DiskBudget(round(0.6 * least + 0.4 * network_size(network_def).file_bytes))
+    plan = compress(network_def, budget, layerwise=layerwise, **KNOWN)
+    assert plan.layerwise == (layerwise and name in WIDTH_A_STAGE)
+    assert budget.needed(plan.network_def) <= budget.max_bytes
+    assert narrow(network_def, plan.multipliers) == plan.network_def
+    assert plan.channels != stages.widths
+    if plan.layerwise:
+        steps = zip(plan.channels, stages.multiples, stages.widths, strict=True)
+        wider = tuple(min(width + step, full) for width, step, full in steps)
+    else:  # the next widths on the way to the full ones
+        way = (stages.nearest([multiplier] * len(stages.widths)) for multiplier in np.linspace(0, 1, 50_001))
+        wider = next(widths for widths in way if sum(widths) > sum(plan.channels))
+    assert budget.needed(with_widths(network_def, wider)) > budget.max_bytes
+
+
+@pytest.mark.parametrize("name", ONE_WIDTH)
+def test_a_network_with_one_width_has_a_uniform_plan_that_says_so(name):
+    network_def = {"_target_": NETS + name, **IN_OUT, **ONE_WIDTH[name]}
+    profile = measure_dataset([np.eye(64) * 9], scales=(1,))  # the only scale that such a plan asks for
+    model = DegradationModel.from_constants(0.1, 0.01)
+    plan = compress(network_def, AccuracyFloor(0.97), complexity=profile, degradation=model)
+    assert not plan.layerwise
+    assert plan == compress(network_def, AccuracyFloor(0.97), complexity=profile, degradation=model, layerwise=False)
+    assert plan.predicted.score >= 0.97
+    assert "one multiplier for all stages" in str(plan)
+    assert not compress(network_def, DiskBudget(10**9)).layerwise  # and it needs no profile for a budget
+
+
+def test_a_default_of_three_dimensions_is_seen_in_the_default_input():
+    plan = compress({"_target_": NETS + "BasicUNet", "features": [4] * 6}, DiskBudget(10**9), layerwise=False)
+    assert plan.size.input_shape == (1, 1, 64, 64, 64)
+
+
+def test_an_input_shape_that_does_not_divide_is_refused():
+    with pytest.raises(ValueError, match=r"must divide by 4 for .*PlainUNet, got \(62, 64\)"):
+        compress(SMALL, DiskBudget(10**6), layerwise=False, input_shape=(1, 1, 62, 64))
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=60, unique=True), st.floats(-2, 2), st.floats(0.2, 5))
+def test_the_crossing_is_found_on_any_falling_steps_with_few_looks(falls, at_full, span):
+    edges = sorted(span * fall / 10**6 for fall in falls)  # one step down after each edge
+    looked = []
+
+    def channels_at(x):
+        return (1 + len(edges) - bisect.bisect_left(edges, x),)
+
+    def height(channels):
+        looked.append(channels)
+        return at_full - 0.1 * (1 + len(edges) - channels[0]) - 0.05
+
+    above, below = _crossing(channels_at, height, (1,))
+    heights = [height((count,)) for count in range(1 + len(edges), 0, -1)]
+    fits = [count for count in range(1 + len(edges), 0, -1) if height((count,)) <= 0]
+    if len(fits) == len(heights):
+        assert above == below == (1 + len(edges),)
+    elif not fits:
+        assert above == below == (1,)
+    else:
+        assert (above, below) == ((fits[0] + 1,), (fits[0],))
+    assert len(looked) - 2 * len(heights) <= 25

@@ -298,7 +298,7 @@ def _leaves(channels_at: Callable[[float], Channels], low: float, high: float) -
 
 def _edge(holds: Callable[[float], bool], low: float, high: float) -> tuple[float, float]:
     """Return the last x at which a condition does not hold yet and the first at which it does, by bisection."""
-    while high - low > 1e-13 * high:
+    while high - low > 1e-13 * max(1.0, high):
         middle = (low + high) / 2
         low, high = (low, middle) if holds(middle) else (middle, high)
     return low, high
