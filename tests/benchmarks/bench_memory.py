@@ -3,11 +3,11 @@
     python tests/benchmarks/bench_memory.py
 
 For each network and input size: bytes alive at the peak of a forward pass in eval mode and of a training step, by
-network_size and by torch's MemTracker on fake tensors (less what is stored), and how far the resident set of a fresh
-process grows (VmHWM, reset after the network was built and run once on the smallest input that it takes). glibc keeps
-freed memory unless it is told not to: the second growth is with MALLOC_MMAP_THRESHOLD_=65536 and
-MALLOC_TRIM_THRESHOLD_=0, which hand every freed tensor back. What remains above 1 is scratch space of the kernels, above
-all copies that oneDNN reorders. The training step starts from a gradient of the logits' size. Values in MiB.
+network_size and by torch's MemTracker on fake tensors (less what is stored), and how far the resident set of a process
+of its own grows (VmHWM, reset after the network was built and run once on a small image). glibc keeps freed memory
+unless it is told not to: the second growth is with MALLOC_MMAP_THRESHOLD_=65536 and MALLOC_TRIM_THRESHOLD_=0, which
+hand every freed tensor back. What remains above 1 is scratch space of kernels, most of it copies that oneDNN reorders.
+The training step starts from a gradient of the logits' size. Values in MiB.
 """
 
 import json
@@ -89,44 +89,61 @@ def status(key: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def grow(network_def: dict, shape: tuple[int, ...], train: bool) -> None:
-    """Print how far the resident set of this process grows in one step, in MiB."""
+def growth(network_def: dict, shape: tuple[int, ...], train: bool) -> float:
+    """Return how far the resident set of a process of its own grows in one step, in MiB."""
+    reader, writer = os.pipe()
+    if child := os.fork():
+        os.close(writer)
+        with os.fdopen(reader) as answer:
+            grown = answer.read()
+        os.waitpid(child, 0)
+        return float(grown)
     network = build_network(network_def)
-    smallest = tuple(min(*lengths) for lengths in zip(shape, default_input_shape(network_def), strict=True))
-    step(network, (*shape[:2], *(length // 2 for length in smallest[2:])), train)
+    default = default_input_shape(network_def)[2:]
+    step(network, (*shape[:2], *(length // 2 for length in default)), train)
     network.zero_grad()
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from what is resident now
     before = status("VmRSS")
     step(network, shape, train)
-    print(status("VmHWM") - before)
+    os.write(writer, str(status("VmHWM") - before).encode())
+    os._exit(0)
 
 
-def growth(name: str, shape: tuple[int, ...], train: bool, environment: dict[str, str]) -> float:
-    command = [sys.executable, __file__, name, json.dumps(shape), str(int(train))]
+def all_growths(environment: dict[str, str]) -> dict[str, float]:
+    """Let a process with this environment measure every case; it computes nothing itself before it forks."""
+    command = [sys.executable, __file__, "--growths"]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
-    return float(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def main() -> None:
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; MiB; ratios are to ours")
-    print("| network | input | | ours | MemTracker | resident set | memory returned |")
-    print("|---|---|---|---|---|---|---|")
+def steps():
     for name, (network_def, shapes) in CASES.items():
         for shape in shapes:
-            size = network_size(network_def, shape)
-            for train, ours in ((False, size.activation_bytes), (True, size.training_bytes)):
-                ours /= MIB
-                values = [tracked(network_def, shape, train), *(growth(name, shape, train, e) for e in ({}, RETURNING))]
-                words = " | ".join(f"{value:.1f} ({value / ours:.2f})" for value in values)
-                print(
-                    f"| {name} | {' x '.join(map(str, shape[2:]))} | {'training' if train else 'forward'} "
-                    f"| {ours:.1f} | {words} |",
-                    flush=True,
+            for train in (False, True):
+                yield (
+                    f"{name} | {' x '.join(map(str, shape[2:]))} | {'training' if train else 'forward'}",
+                    (
+                        network_def,
+                        shape,
+                        train,
+                    ),
                 )
 
 
+def main() -> None:
+    kept, returned = all_growths({}), all_growths(RETURNING)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; MiB; in brackets the ratio to ours")
+    print("| network | input | step | ours | MemTracker | resident set | resident set, memory returned |")
+    print("|---|---|---|---|---|---|---|")
+    for words, (network_def, shape, train) in steps():
+        size = network_size(network_def, shape)
+        ours = (size.training_bytes if train else size.activation_bytes) / MIB
+        values = (tracked(network_def, shape, train), kept[words], returned[words])
+        print(f"| {words} | {ours:.1f} |", " | ".join(f"{v:.1f} ({v / ours:.2f})" for v in values), "|", flush=True)
+
+
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        grow(CASES[sys.argv[1]][0], tuple(json.loads(sys.argv[2])), sys.argv[3] == "1")
+    if sys.argv[1:] == ["--growths"]:
+        print(json.dumps({words: growth(*case) for words, case in steps()}))
     else:
         main()
