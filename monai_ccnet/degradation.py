@@ -128,6 +128,7 @@ class DegradationModel(Value):
         left_out_errors: of each data set, the root mean square error of the relative scores that the law of all the
             other data sets predicts for its networks.
         not_learned: number of networks that did not learn, which are not among ``points``.
+        max_compression: the largest that was measured; beyond it the law is an extrapolation. ``None`` if not known.
     """
 
     slope: float
@@ -147,6 +148,7 @@ class DegradationModel(Value):
     dataset_slopes: dict[str, float] = field(default_factory=dict)
     left_out_errors: dict[str, float] = field(default_factory=dict)
     not_learned: int = 0
+    max_compression: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("settings", "dataset_slopes", "left_out_errors"):
@@ -194,6 +196,7 @@ class DegradationModel(Value):
             residual_deviation=_PUBLISHED_RESIDUAL.get((network, metric)),
             datasets=5,
             points=30,
+            max_compression=256.0,
         )
 
     @classmethod
@@ -277,6 +280,7 @@ class DegradationModel(Value):
             dataset_slopes=dict(zip(fit.names, map(float, fit.slopes), strict=True)),
             left_out_errors=left_out_errors,
             not_learned=sum(not point.has_learned for point in points),
+            max_compression=max(point.compression for point in points if point.has_learned),
         )
 
     def adapt(self, points: Iterable[DegradationPoint]) -> DegradationModel:

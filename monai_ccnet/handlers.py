@@ -7,14 +7,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from monai.data.utils import set_rnd
-from monai.handlers import CheckpointLoader, CheckpointSaver
+from monai.handlers import CheckpointLoader
 from monai.utils import IgniteInfo, min_version, optional_import, set_determinism
+
+from monai_ccnet.values import atomically
 
 if TYPE_CHECKING:
     import ignite.distributed as idist
     from ignite.engine import Engine, Events
+    from ignite.handlers import Checkpoint
+    from ignite.handlers.checkpoint import BaseSaveHandler
 else:
+    Checkpoint, _ = optional_import("ignite.handlers", IgniteInfo.OPT_IMPORT_VERSION, min_version, "Checkpoint")
+    BaseSaveHandler, _ = optional_import(
+        "ignite.handlers.checkpoint",
+        IgniteInfo.OPT_IMPORT_VERSION,
+        min_version,
+        "BaseSaveHandler",
+        as_type="base",
+    )
     Events, _ = optional_import("ignite.engine", IgniteInfo.OPT_IMPORT_VERSION, min_version, "Events")
     Engine, _ = optional_import(
         "ignite.engine", IgniteInfo.OPT_IMPORT_VERSION, min_version, "Engine", as_type="decorator"
@@ -93,7 +106,8 @@ class EpochLosses:
 class ResumeTraining:
     """Save all that a training needs to go on at the end of each epoch, and go on from the last such file, if any.
 
-    Both are done by MONAI's own handlers; the trainer itself is among what is saved.
+    The trainer itself is among what is saved. Ignite's ``Checkpoint`` does the saving; the files are written atomically,
+    which those of MONAI's ``CheckpointSaver`` are not.
 
     Args:
         save_dir: folder of the checkpoints; one is kept, and :func:`forget_training` deletes it when its work is done.
@@ -111,15 +125,35 @@ class ResumeTraining:
         save_dict = {**self.save_dict, "trainer": engine}
         if checkpoints := _checkpoints(self.save_dir):
             CheckpointLoader(str(checkpoints[-1]), save_dict, map_location={"": "cpu"}).attach(engine)
-        CheckpointSaver(
-            str(self.save_dir), save_dict, file_prefix=_PREFIX, save_interval=self.interval, n_saved=1
-        ).attach(engine)
+        saver = Checkpoint(
+            save_dict,
+            _AtomicSaver(self.save_dir),
+            filename_prefix=_PREFIX,
+            global_step_transform=lambda trainer, _: trainer.state.epoch,
+            n_saved=1,
+        )
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), saver)
+
+
+class _AtomicSaver(BaseSaveHandler):
+    """Write and remove what Ignite's ``Checkpoint`` hands over."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, checkpoint: Mapping[str, Any], filename: str, metadata: Mapping[str, Any] | None = None) -> None:
+        with atomically(self.folder / filename) as file:
+            torch.save(checkpoint, file)
+
+    def remove(self, filename: str) -> None:
+        (self.folder / filename).unlink(missing_ok=True)
 
 
 def forget_training(save_dir: str | os.PathLike) -> None:
     """Delete the checkpoint of a training that is over and whose weights are kept elsewhere."""
-    for checkpoint in _checkpoints(Path(save_dir)):
-        checkpoint.unlink()
+    half_written = Path(save_dir).glob(f".{_PREFIX}_*")  # by a process that was killed as it wrote
+    for path in (*_checkpoints(Path(save_dir)), *half_written):
+        path.unlink()
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -83,4 +83,9 @@ class CompressionPlan(Value):
                 f"Predicted: {self.predicted.score:.1%} of the full-size network's {self.degradation.metric.upper()} "
                 f"({interval}), by {self.degradation.source or 'the model given'}."
             )
+            if self.degradation.max_compression is not None and self.compression > self.degradation.max_compression:
+                lines.append(
+                    f"This is an extrapolation: nothing beyond {self.degradation.max_compression:.0f}x fewer weights "
+                    "was measured."
+                )
         return "\n".join(lines)

@@ -23,6 +23,9 @@ __all__ = ["compress", "compress_once", "trade_off"]
 
 Channels = tuple[int, ...]
 
+# Relative loss of score per decade of weights that a plan counts on at least, where the model has measured none.
+_LEAST_LOSS = 1e-4
+
 
 def compress(
     network_def: Mapping[str, Any],
@@ -39,6 +42,9 @@ def compress(
     from the complexity at the input's scale and the true number of weights. In a layer-wise plan (sections 4.1 and 4.2
     of the paper) every stage loses the same share of the score at the complexity of its own scale, widths rounded up,
     and the plan's predicted score is that of its most degraded stage.
+
+    For a floor no network is planned beyond the compression that the model was measured at: where next to nothing is
+    lost down to there, that is as far as one can know. A budget may lead further, and the plan says so.
 
     Of several constraints, each is planned for. Budgets are met by the narrowest of their plans. A floor beside budgets
     asks for the narrowest network that reaches it, which must fit them all. The plan names the constraint that binds.
@@ -113,12 +119,17 @@ def compress(
         return _crossing(channels_at, excess, smallest)[1]
 
     def above(floor: AccuracyFloor) -> Channels:
-        if layerwise:
-            return layered(1 - floor.min_score)
         assert degradation is not None
         assert complexity is not None
-        model, at_input = degradation, complexity.at(1)
-        return _crossing(uniform, lambda c: model.predict(at_input, compression_of(c)) - floor.min_score, smallest)[0]
+        model, at_input, most = degradation, complexity.at(1), degradation.max_compression or math.inf
+        if layerwise:
+            asked, measured = layered(1 - floor.min_score), stages.nearest([most**-0.5] * len(stages.widths), up=True)
+            return tuple(map(max, asked, measured))
+        return _crossing(
+            uniform,
+            lambda c: min(model.predict(at_input, compression_of(c)) - floor.min_score, most / compression_of(c) - 1),
+            smallest,
+        )[0]
 
     budgets = [(within(each), each) for each in constraints if isinstance(each, Budget)]
     floors = [(above(each), each) for each in constraints if isinstance(each, AccuracyFloor)]
@@ -239,13 +250,7 @@ def _losses_per_decade(
             f"the network has stages at the scales {tuple(scales)}, the profile of {complexity.dataset!r} only "
             f"{complexity.scales}: measure the data set again with scale {', '.join(map(str, missing))} too."
         )
-    losses = [degradation.loss_per_decade(complexity.at(scale)) for scale in scales]
-    if min(losses) <= 0:
-        raise ValueError(
-            f"the model predicts no loss at all ({min(losses):.4g} per decade of weights) for the complexities "
-            f"{complexity.mean}: they lie outside what it was fitted on. Fit a model that covers them."
-        )
-    return losses
+    return [max(_LEAST_LOSS, degradation.loss_per_decade(complexity.at(scale))) for scale in scales]
 
 
 def _crossing(
