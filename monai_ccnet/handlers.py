@@ -106,8 +106,8 @@ class EpochLosses:
 class ResumeTraining:
     """Save all that a training needs to go on at the end of each epoch, and go on from the last such file, if any.
 
-    The trainer itself is among what is saved. Ignite's ``Checkpoint`` does the saving; the files are written atomically,
-    which those of MONAI's ``CheckpointSaver`` are not.
+    The trainer itself is among what is saved. Ignite's ``Checkpoint`` does the saving; the files are written
+    atomically, which those of MONAI's ``CheckpointSaver`` are not.
 
     Args:
         save_dir: folder of the checkpoints; one is kept, and :func:`forget_training` deletes it when its work is done.
