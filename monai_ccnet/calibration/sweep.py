@@ -197,10 +197,18 @@ def _try_trial(trial: Trial, wait: bool) -> tuple[Trial, TrialRecord | None]:
         return trial, None
     except Exception as error:
         record = _failed(trial, error)
-        record.save(folder / "record.json")
+        if not _is_finished(folder / "record.json"):  # one that another version wrote stays as it is
+            record.save(folder / "record.json")
     finally:
         logging.disable(logging.NOTSET)
     return trial, record
+
+
+def _is_finished(path: Path) -> bool:
+    try:
+        return read_json(path).get("error") is None
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def _failed(trial: Trial, error: Exception) -> TrialRecord:

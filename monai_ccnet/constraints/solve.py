@@ -5,6 +5,7 @@ Every budget is solved against the true count of the narrowed network, never aga
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -102,6 +103,7 @@ def compress(
     channels_at, smallest = layered if layerwise else uniform, stages.nearest([0.0] * len(stages.widths))
 
     def within(budget: Budget) -> Channels:
+        @functools.cache
         def needed(channels: Channels) -> float:
             return budget.needed(with_widths(network_def, channels))
 

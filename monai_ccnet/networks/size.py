@@ -177,13 +177,16 @@ def _on_meta_by_json(network_def: str) -> torch.nn.Module:
     return build_network(json.loads(network_def), device="meta")
 
 
+_follow_forward = functools.lru_cache(maxsize=8)(follow_forward)  # what is measured last is often asked for again
+
+
 def _forward(network: torch.nn.Module, network_def: Mapping[str, Any], input_shape: Sequence[int]) -> tuple[int, int]:
     """Return multiply-adds and peak bytes, or say which shapes the network takes."""
     name = network_def["_target_"]
     if name.rsplit(".", 1)[-1] in WIDTHS:
         check_input_shape(network_def, input_shape)
     try:
-        return follow_forward(network, input_shape)
+        return _follow_forward(network, tuple(input_shape))
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{name} cannot take an input of shape {tuple(input_shape)}: {error}") from error
 

@@ -73,6 +73,13 @@ def test_a_sweep_records_each_trial_once_and_a_failure_stops_no_other(disks_2d, 
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.pt")} == before
     assert {record.multiplier for record in load_records(tmp_path) if record.error is None} == {0.5, 1.0}
 
+    newer = Path(trials[0].output_dir) / "record.json"
+    newer.write_text(newer.read_text().replace('"weights"', '"weights_of_another_version"'))
+    content = newer.read_text()
+    (unread, _) = run_sweep(trials)
+    assert "written by another version" in unread.error
+    assert newer.read_text() == content
+
 
 SWEEP = """
 import sys
