@@ -24,6 +24,7 @@ from monai_ccnet.constraints import (
 from monai_ccnet.constraints.solve import _crossing
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.networks import build_network, narrow, network_size, save_weights, widths_of, with_widths
+from monai_ccnet.networks.size import disk_bytes
 
 UNET = {
     "_target_": "monai_ccnet.networks.PlainUNet",
@@ -374,3 +375,29 @@ def test_where_nothing_is_lost_a_floor_leads_as_far_as_was_measured(layerwise):
     further = compress(UNET, DiskBudget(200_000), **known)
     assert further.compression > 64
     assert "an extrapolation: nothing beyond 64x fewer weights was measured" in str(further)
+
+
+def test_a_tapered_plan_falls_from_stage_to_stage_and_keeps_to_the_budget():
+    plan = compress(UNET, DiskBudget(250_000), allocation="taper")  # which needs no complexity
+    assert plan.channels == (20, 17, 14, 12, 10)
+    assert plan.allocation == "taper"
+    assert "widths that fall" in str(plan)
+    assert plan.size.file_bytes <= 250_000 < disk_bytes(with_widths(UNET, [c + 1 for c in plan.channels]))
+    assert CompressionPlan.from_dict(plan.to_dict()) == plan
+
+
+def test_a_tapered_plan_for_a_floor_has_the_weights_of_a_uniform_one():
+    tapered = compress(UNET, AccuracyFloor(0.9), **KNOWN, allocation="taper")
+    uniform = compress(UNET, AccuracyFloor(0.9), **KNOWN, layerwise=False)
+    assert tapered.predicted.score >= 0.9
+    assert tapered.size.weights == pytest.approx(uniform.size.weights, rel=0.1)
+    assert uniform.allocation is None
+
+
+def test_a_tapered_plan_grows_to_the_full_size_network():
+    assert compress(UNET, DiskBudget(10**9), allocation="taper").channels == tuple(UNET["channels"])
+
+
+def test_an_unknown_allocation_is_refused():
+    with pytest.raises(ValueError, match="complexity.*taper|taper.*complexity"):
+        compress(UNET, DiskBudget(250_000), allocation="falling")

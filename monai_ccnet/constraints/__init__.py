@@ -9,9 +9,10 @@ from monai_ccnet.constraints.budgets import (
     MemoryBudget,
 )
 from monai_ccnet.constraints.plan import CompressionPlan
-from monai_ccnet.constraints.solve import compress, compress_once, trade_off
+from monai_ccnet.constraints.solve import ALLOCATIONS, compress, compress_once, trade_off
 
 __all__ = [
+    "ALLOCATIONS",
     "AccuracyFloor",
     "Budget",
     "CompressionPlan",

@@ -14,6 +14,13 @@ from monai_ccnet.values import Value
 __all__ = ["CompressionPlan"]
 
 
+_RULES = {
+    None: "one multiplier for all stages",
+    "complexity": "a width of its own for each stage by the complexity at its scale",
+    "taper": "widths that fall from stage to stage",
+}
+
+
 @dataclass(frozen=True)
 class CompressionPlan(Value):
     """A narrower network: what it is, how large it is, and what it is expected to reach.
@@ -30,6 +37,7 @@ class CompressionPlan(Value):
         complexity: the profile that the plan rests on, if any.
         degradation: the model that the plan rests on, if any.
         constraints: all that was asked for.
+        allocation: the rule by which each stage got its own multiplier; ``None`` for a uniform plan.
     """
 
     network_def: dict[str, Any]
@@ -43,6 +51,7 @@ class CompressionPlan(Value):
     complexity: ComplexityProfile | None
     degradation: DegradationModel | None
     constraints: tuple[Budget | AccuracyFloor, ...] = ()
+    allocation: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "network_def", dict(self.network_def))
@@ -62,8 +71,7 @@ class CompressionPlan(Value):
         lines = [
             f"Asked for: {'; '.join(map(str, self.constraints))}."
             + (f" What binds is {self.constraint}." if len(self.constraints) > 1 else ""),
-            f"Plan: {'a width of its own for each stage' if self.layerwise else 'one multiplier for all stages'}, "
-            f"channels {'-'.join(map(str, self.channels))} instead of {full}.",
+            f"Plan: {_RULES[self.allocation]}, channels {'-'.join(map(str, self.channels))} instead of {full}.",
             f"Size: {self.size.weights:,} weights instead of {self.full_size.weights:,} "
             f"({self.compression:.1f}x fewer), a file of {self.size.file_bytes:,} bytes at 32 bits instead of "
             f"{self.full_size.file_bytes:,}.",
