@@ -1,0 +1,201 @@
+"""Every way to a smaller network, trained and scored alike on one data set, at equal budgets."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_ccnet.calibration import TrialRecord, run_trial
+from monai_ccnet.complexity.profile import ComplexityProfile
+from monai_ccnet.constraints import Budget, DiskBudget, InfeasibleConstraintError, compress
+from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.networks import narrow, network_def_of
+from monai_ccnet.values import Value, atomically, write_json
+
+__all__ = ["METHODS", "Rival", "compare", "compare_table", "save_table"]
+
+# How each method comes to its network. Those with a ``multiplier`` take no budget: what they need is what they need.
+METHODS: dict[str, dict[str, Any]] = {
+    "full size": {"multiplier": 1.0},
+    "half width": {"multiplier": 0.5},  # CC-Net (2019)
+    "quarter width": {"multiplier": 0.25},  # the laziest answer
+    "uniform": {"layerwise": False},
+    "layer-wise": {"allocation": "complexity"},
+    "taper": {"allocation": "taper"},
+    "squeeze": {"_target_": "monai_ccnet.networks.SqueezeUNet", "layerwise": False},
+    "uniform, int8": {"layerwise": False, "bits_per_weight": 8},
+    "taper, int8": {"allocation": "taper", "bits_per_weight": 8},
+}
+
+
+@dataclass(frozen=True)
+class Rival(Value):
+    """One network of a comparison.
+
+    Attributes:
+        method: one of ``METHODS``.
+        budget: what the network had to keep to; ``None`` for a method that takes no budget.
+        seed: of the training.
+        predicted: the score relative to the full-size network's that was expected; ``None`` where nothing is expected.
+        record: what was trained, and what it reached.
+        seconds: of all that led to it: training, searching, fine-tuning, evaluation.
+    """
+
+    method: str
+    budget: Budget | None
+    seed: int
+    predicted: float | None
+    record: TrialRecord
+    seconds: float
+
+
+def compare(
+    bundle_root: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    network_def: Mapping[str, Any],
+    budgets: Iterable[Budget],
+    *,
+    complexity: ComplexityProfile,
+    degradation: DegradationModel,
+    methods: Sequence[str] = tuple(METHODS),
+    seeds: Sequence[int] = (0,),
+    **recipe: Any,
+) -> list[Rival]:
+    """Train the network of every method at every budget with every seed; do only what is not done yet.
+
+    Args:
+        bundle_root: folder of the bundle whose ``train.yaml`` trains and whose ``evaluate.yaml`` scores.
+        output_dir: folder of the comparison; each network has one of its own in it.
+        network_def: the full-size network's MONAI config, with references resolved.
+        budgets: on bytes, multiply-adds or memory.
+        complexity: profile of the data set.
+        degradation: by which layer-wise plans share, and scores are predicted.
+        methods: names of ``METHODS``.
+        seeds: of the trainings.
+        recipe: overrides of ``train.yaml`` by their ids, ``dataset_dir`` among them.
+
+    Returns:
+        One rival a method, budget and seed; none where a method has no network that keeps to the budget.
+
+    Raises:
+        ValueError: for a method that is not among ``METHODS``.
+    """
+    if unknown := set(methods) - set(METHODS):
+        raise ValueError(f"unknown methods {sorted(unknown)}: choose from {', '.join(METHODS)}.")
+    network_def, output_dir, budgets = network_def_of(network_def), Path(output_dir), list(budgets)
+    known = {"complexity": complexity, "degradation": degradation}
+    rivals = []
+    for seed in seeds:
+        for method in methods:
+            for budget in [None] if "multiplier" in METHODS[method] else budgets:
+                try:
+                    planned, predicted, settings = _planned(METHODS[method], network_def, budget, known)
+                except InfeasibleConstraintError as error:
+                    print(f"{method}: {error}")
+                    continue
+                asked_for = [] if budget is None else [f"{type(budget).__name__}-{budget.limit}"]
+                folder = output_dir / "-".join([re.sub(r"\W+", "-", method), *asked_for, f"seed{seed}"])
+                record = run_trial(bundle_root, folder, planned, seed=seed, **{**recipe, **settings})
+                rivals.append(Rival(method, budget, seed, predicted, record, record.seconds))
+    return rivals
+
+
+def _planned(
+    method: Mapping[str, Any], network_def: dict[str, Any], budget: Budget | None, known: Mapping[str, Any]
+) -> tuple[dict[str, Any], float | None, dict[str, Any]]:
+    """Return the network of a method, its predicted relative score, and the settings of its training."""
+    method = dict(method)
+    if budget is None:
+        return narrow(network_def, method["multiplier"]), None, {}
+    settings = {}
+    if "bits_per_weight" in method:
+        settings["bits_per_weight"] = method.pop("bits_per_weight")
+        if not isinstance(budget, DiskBudget):
+            raise InfeasibleConstraintError("fewer bits a weight help with a budget on bytes alone.")
+        budget = replace(budget, **settings)
+    if target := method.pop("_target_", None):
+        plan = compress({**network_def, "_target_": target}, budget, **method)  # of which no law is known
+        return plan.network_def, None, settings
+    plan = compress(network_def, budget, **known, **method)
+    return plan.network_def, plan.predicted.score if plan.predicted is not None else None, settings
+
+
+def compare_table(rivals: Iterable[Rival]) -> list[dict[str, Any]]:
+    """Return one row a method and budget: means over the seeds, with the deviation of the scores.
+
+    Predicted and achieved scores are F1; a predicted one is relative to the mean of the full-size network's, where that
+    is among the rivals.
+    """
+    groups: dict[tuple, list[Rival]] = {}
+    for rival in rivals:
+        groups.setdefault((rival.budget, rival.method), []).append(rival)
+    full = [rival.record.scores["f1"] for (_, method), found in groups.items() for rival in found if method == _FULL]
+    rows = []
+    for (budget, method), found in groups.items():
+        records = [rival.record for rival in found]
+        size = records[0].size
+        scores = {name: [record.scores[name] for record in records] for name in ("f1", "iu")}
+        expected = found[0].predicted
+        rows.append(
+            {
+                "budget": "" if budget is None else budget.words(budget.limit),
+                "method": method,
+                "seeds": len(found),
+                "predicted_f1": expected * float(np.mean(full)) if full and expected is not None else None,
+                **{name: float(np.mean(values)) for name, values in scores.items()},
+                **{f"{name}_deviation": _deviation(values) for name, values in scores.items()},
+                "learned": sum(record.has_learned for record in records),
+                "weights": size.weights,
+                "file_bytes": records[0].file_bytes,
+                "macs": size.macs,
+                "memory_bytes": None if size.activation_bytes is None else size.state_bytes + size.activation_bytes,
+                "seconds": float(np.mean([rival.seconds for rival in found])),
+            }
+        )
+    return rows
+
+
+_FULL = "full size"
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def save_table(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table as the kind of file that its name says: ``.csv``, ``.json`` or ``.md``; atomically.
+
+    Raises:
+        ValueError: for another kind, or a table without rows.
+    """
+    kind = Path(path).suffix
+    if not rows or kind not in (".csv", ".json", ".md"):
+        raise ValueError(f"a table of {len(rows)} rows cannot be written as {kind or path}: give .csv, .json or .md.")
+    if kind == ".json":
+        write_json(path, [dict(row) for row in rows])
+        return
+    with atomically(path) as file:
+        text = codecs.getwriter("utf-8")(file)
+        if kind == ".csv":
+            writer = csv.DictWriter(text, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        else:
+            lines = [list(rows[0]), ["---"] * len(rows[0]), *(map(_cell, row.values()) for row in rows)]
+            text.write("".join(f"| {' | '.join(line)} |\n" for line in lines))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 10 else f"{value:.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
