@@ -1,12 +1,14 @@
 """Trainings of one network each, alone or in sweeps, and the records they leave."""
 
 from monai_ccnet.calibration.fit import calibrate, degradation_points, predict_left_out, refit
+from monai_ccnet.calibration.segment import SegmentedImage, segment_examples, segment_sweep
 from monai_ccnet.calibration.sweep import FAST_MULTIPLIERS, MULTIPLIERS, Trial, load_records, plan_trials, run_sweep
 from monai_ccnet.calibration.trial import TrialRecord, full_network_def, run_trial
 
 __all__ = [
     "FAST_MULTIPLIERS",
     "MULTIPLIERS",
+    "SegmentedImage",
     "Trial",
     "TrialRecord",
     "calibrate",
@@ -18,4 +20,6 @@ __all__ = [
     "refit",
     "run_sweep",
     "run_trial",
+    "segment_examples",
+    "segment_sweep",
 ]

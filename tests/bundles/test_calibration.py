@@ -175,4 +175,6 @@ def test_calibrate_sweeps_measures_and_fits(disks_2d, tmp_path):
     assert model.settings["measure"] in ("jpeg", "edges")
     assert set(model.dataset_slopes) == {"disks", "noisy disks"}
     assert len(load_records(output_dir / "trials")) == 4
-    assert imread(output_dir / "degradation.png").std() > 0.05
+    pictures = {"degradation.png", "profiles.png", "overlays-disks.png", "overlays-noisy disks.png"}
+    assert {path.name for path in output_dir.glob("*.png")} == pictures
+    assert all(imread(output_dir / name).std() > 0.05 for name in pictures)

@@ -15,12 +15,14 @@ from monai.bundle import ConfigWorkflow, ckpt_export, verify_metadata, verify_ne
 from PIL import Image
 
 import monai_ccnet
+from monai_ccnet.calibration import segment_examples
 from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.constraints import CompressionPlan
 from monai_ccnet.networks import build_network
 
 ROOT = monai_ccnet.bundle_root()
 CONFIGS = ROOT / "configs"
+PICTURES = {"overlays.png", "plan.png", "scales.png", "trade_off.png"}
 PATCHES = {2: [32, 32], 3: [32, 32, 16]}
 
 
@@ -73,12 +75,28 @@ def test_compress_leaves_what_it_promises(compressed):
     assert foreground.mean() == pytest.approx(metrics["jaccard"], abs=1e-3)
 
 
+def test_compress_leaves_pictures(compressed):
+    output_dir, _ = compressed
+    assert {path.name for path in output_dir.glob("*.png")} == PICTURES
+    assert all(imread(output_dir / name).std() > 0.05 for name in PICTURES)
+
+
+def test_examples_are_what_was_evaluated(compressed, disks_2d):
+    output_dir, _ = compressed
+    segmented = segment_examples(ROOT, output_dir, [3, 1])
+    assert [each.name for each in segmented] == ["case_3.png", "case_1.png"]
+    for each in segmented:
+        assert each.image.shape == each.truth.shape == each.prediction.shape == (1, 72, 56)
+        both = ((each.truth > 0) & (each.prediction > 0)).sum()
+        assert 2 * both / ((each.truth > 0).sum() + (each.prediction > 0).sum()) == pytest.approx(each.f1, abs=1e-3)
+
+
 def test_a_second_run_does_nothing_again(compressed, disks_2d):
     output_dir, quick = compressed
     before = {path.name: path.stat().st_mtime_ns for path in output_dir.iterdir()}
     _compress(disks_2d, output_dir, quick)
     after = {path.name: path.stat().st_mtime_ns for path in output_dir.iterdir()}
-    rewritten = {"plan.json", "report.json", "trade_off.csv", "trade_off.png"}
+    rewritten = {"plan.json", "report.json", "trade_off.csv", *PICTURES}
     assert {n: t for n, t in after.items() if n not in rewritten} == {
         n: t for n, t in before.items() if n not in rewritten
     }
@@ -140,7 +158,8 @@ def test_measure_alone(disks_2d, tmp_path):
     profile = ComplexityProfile.load(tmp_path / "complexity.json")
     assert profile.settings["omega"] == 0.7
     assert len((tmp_path / "complexity.csv").read_text().splitlines()) == 1 + profile.count
-    assert imread(tmp_path / "complexity.png").std() > 0.05
+    for name in ("complexity.png", "scales.png"):
+        assert imread(tmp_path / name).std() > 0.05
 
 
 @pytest.mark.parametrize("names", [["train.yaml"], ["train.yaml", "evaluate.yaml"]])

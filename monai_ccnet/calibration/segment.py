@@ -1,0 +1,132 @@
+"""What a trained network makes of a few test images, to be looked at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from monai.bundle.workflows import ConfigWorkflow
+
+from monai_ccnet.calibration.sweep import Trial
+from monai_ccnet.calibration.trial import TrialRecord
+from monai_ccnet.values import read_json
+
+__all__ = ["SegmentedImage", "segment_examples", "segment_sweep"]
+
+
+class SegmentedImage(NamedTuple):
+    """A test image, its label, and what a network made of it.
+
+    Attributes:
+        name: of the image's file.
+        image: as the network was given it, shape ``(C, H, W)`` or ``(C, H, W, D)``.
+        truth: class indices of shape ``(1, H, W)`` or ``(1, H, W, D)``.
+        prediction: class indices of the same shape.
+        f1: of this image, mean over foreground classes; ``None`` where it is undefined.
+        place: among the test images.
+    """
+
+    name: str
+    image: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+    f1: float | None
+    place: int
+
+
+def segment_examples(
+    bundle_root: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    images: int | Sequence[int] = 3,
+    **overrides: Any,
+) -> list[SegmentedImage]:
+    """Segment a few test images with the network that a trial trained, as its evaluation did.
+
+    Args:
+        bundle_root: folder of the bundle whose ``train.yaml`` and ``evaluate.yaml`` the trial ran.
+        output_dir: folder of a trial that is done.
+        images: places among the test images; or how many, from the one with the worst F1 to the one with the best.
+        overrides: of ``train.yaml`` by their ids beside the trial's recipe, such as ``dataset_dir`` if it has moved.
+
+    Raises:
+        FileNotFoundError: if the trial is not done.
+    """
+    output_dir, configs = Path(output_dir), Path(bundle_root) / "configs"
+    asked, scores = read_json(output_dir / "trial.json"), TrialRecord.load(output_dir / "record.json").per_image["f1"]
+    places = {"output_dir": str(output_dir), "bundle_root": str(bundle_root)}
+    settings = {**asked["recipe"], "network_def": asked["network_def"], **places, **overrides, "initialize": []}
+    workflow = ConfigWorkflow([str(configs / name) for name in ("train.yaml", "evaluate.yaml")], **settings)
+    workflow.initialize()
+    preprocessing, inferer, network, device, datalist = (
+        workflow.parser.get_parsed_content(key)
+        for key in ("validate#preprocessing", "validate#inferer", "network", "device", "test_datalist")
+    )
+    network.load_state_dict(torch.load(output_dir / "model.pt", map_location=device, weights_only=True))
+    network.eval()
+    segmented = []
+    for place in _from_worst_to_best(scores, images) if isinstance(images, int) else images:
+        item = preprocessing(datalist[place])
+        with torch.inference_mode():
+            answer = inferer(item["image"][None].to(device), network)[0]
+        name = datalist[place]["image"]
+        segmented.append(
+            SegmentedImage(
+                name=os.path.basename(name if isinstance(name, (str, os.PathLike)) else name[0]),
+                image=np.asarray(item["image"].cpu()),
+                truth=np.asarray(item["label"].cpu()),
+                prediction=np.asarray(answer.argmax(dim=0, keepdim=True).cpu()),
+                f1=scores[place],
+                place=place,
+            )
+        )
+    return segmented
+
+
+def segment_sweep(
+    trials: Sequence[Trial], images: int = 2, widths: int = 4
+) -> dict[str, dict[str, list[SegmentedImage]]]:
+    """Segment the same test images of each data set with networks of several widths, as in the paper's Figs. 9-11.
+
+    Args:
+        trials: that were run; of several seeds the first is shown, and those that failed are passed over.
+        images: how many of each data set, from the worst to the best F1 of the widest network.
+        widths: how many of the multipliers, evenly from the widest to the narrowest.
+
+    Returns:
+        By data set, by multiplier, the segmented images: what :func:`monai_ccnet.figures.draw_overlays` draws of each
+        data set.
+    """
+    found: dict[str, dict[float, Trial]] = {}
+    for trial in sorted(trials, key=lambda trial: -trial.multiplier):
+        record = TrialRecord.load(Path(trial.output_dir) / "record.json")
+        if record.error is None:
+            found.setdefault(record.dataset, {}).setdefault(trial.multiplier, trial)
+    segmented: dict[str, dict[str, list[SegmentedImage]]] = {}
+    for dataset, by_multiplier in found.items():
+        shown: int | list[int] = images
+        for multiplier in _evenly(list(by_multiplier), widths):
+            trial = by_multiplier[multiplier]
+            examples = segment_examples(trial.bundle_root, trial.output_dir, shown)
+            segmented.setdefault(dataset, {})[f"{multiplier:g}\nof the width"] = examples
+            shown = [each.place for each in examples]
+    return segmented
+
+
+def _from_worst_to_best(scores: Sequence[float | None], count: int) -> list[int]:
+    """Return the places of so many scores, evenly from the least to the greatest; undefined ones only if all are."""
+    known = sorted((score, index) for index, score in enumerate(scores) if score is not None)
+    return _evenly([index for _, index in known] or list(range(len(scores))), count)
+
+
+def _evenly(items: list[Any], count: int) -> list[Any]:
+    """Return so many of the items, the first and the last among them.
+
+    >>> _evenly([1.0, 0.75, 0.5, 0.25, 0.1875, 0.125, 0.0625], 4)
+    [1.0, 0.5, 0.1875, 0.0625]
+    """
+    places = np.linspace(0, len(items) - 1, min(count, len(items)))
+    return [items[round(place)] for place in places]

@@ -1,0 +1,25 @@
+"""Pictures of what was measured, planned and found; each function returns a figure and touches no file.
+
+They need matplotlib (``pip install "monai_ccnet[figures]"``) and neither a display nor its global state. They are about
+as wide as a page, and can be read on a phone.
+"""
+
+from monai_ccnet.figures.canvas import has_matplotlib, save_figure
+from monai_ccnet.figures.law import draw_degradation
+from monai_ccnet.figures.measured import draw_complexity, draw_measures, draw_profiles, draw_scales
+from monai_ccnet.figures.overlays import draw_overlays, overlay
+from monai_ccnet.figures.plans import draw_plan, draw_trade_off
+
+__all__ = [
+    "draw_complexity",
+    "draw_degradation",
+    "draw_measures",
+    "draw_overlays",
+    "draw_plan",
+    "draw_profiles",
+    "draw_scales",
+    "draw_trade_off",
+    "has_matplotlib",
+    "overlay",
+    "save_figure",
+]

@@ -1,0 +1,75 @@
+"""What all pictures share: a figure that needs no display, its file, and the axes that more than one of them has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from monai.utils.module import optional_import
+
+from monai_ccnet.values import atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    has_matplotlib = True
+else:
+    Figure, has_matplotlib = optional_import(
+        "matplotlib.figure", name="Figure", descriptor="{}: pictures need it; pip install 'monai_ccnet[figures]'"
+    )
+
+ticker, _ = optional_import("matplotlib.ticker")
+
+__all__ = [
+    "PAGE_WIDTH",
+    "Figure",
+    "has_matplotlib",
+    "plain_log_axis",
+    "save_figure",
+    "scale_axis",
+    "scale_name",
+    "without_ticks",
+]
+
+PAGE_WIDTH = 6.4  # inches
+
+
+def save_figure(path: str | os.PathLike, figure: Figure, dots_per_inch: int = 120) -> None:
+    """Write a figure as the kind of picture that the name of the file says, atomically."""
+    kind = os.path.splitext(os.fspath(path))[1].lstrip(".") or "png"
+    with atomically(path) as file:
+        figure.savefig(file, format=kind, dpi=dots_per_inch)
+
+
+def scale_name(scale: int) -> str:
+    """Return a scale as it is written under an axis.
+
+    >>> scale_name(1), scale_name(4)
+    ('1', '1/4')
+    """
+    return f"1/{scale}" if scale > 1 else "1"
+
+
+def scale_axis(axes: Any, scales: Sequence[int]) -> None:
+    """Make the axis of scales, each as far from the next as they are in octaves, and that of complexities from 0."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(scales, [scale_name(scale) for scale in scales])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("scale of the image")
+    axes.grid(alpha=0.3)
+
+
+def plain_log_axis(axis: Any, *, base: int = 10, subdivided: Sequence[float] = (1, 2, 5), unit: str = "") -> None:
+    """Write the numbers of a logarithmic axis out, 20 and not 2 x 10 to the 1; those with a unit as 20 kB."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(ticker.LogLocator(base, subdivided))
+    axis.set_major_formatter(ticker.EngFormatter(unit) if unit else ticker.FuncFormatter(lambda x, _: f"{x:,.10g}"))
+    axis.set_minor_locator(ticker.NullLocator())
+
+
+def without_ticks(axes: Any) -> None:
+    """Take the ticks from axes that show an image."""
+    axes.set_xticks([])
+    axes.set_yticks([])

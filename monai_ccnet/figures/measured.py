@@ -1,0 +1,171 @@
+"""Pictures of complexity: of images, of data sets, over the scales, by several measures."""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from monai.transforms.io.array import LoadImage
+
+from monai_ccnet.complexity.pictures import as_array, to_pictures
+from monai_ccnet.complexity.profile import ComplexityProfile
+from monai_ccnet.complexity.scales import at_scale
+from monai_ccnet.complexity.selection import MeasureFit
+from monai_ccnet.figures.canvas import PAGE_WIDTH, Figure, scale_axis, scale_name, without_ticks
+
+__all__ = ["draw_complexity", "draw_measures", "draw_profiles", "draw_scales"]
+
+
+def draw_complexity(profile: ComplexityProfile, table: str | os.PathLike, images: int = 4) -> Figure:
+    """Draw the least and the most complex images of a data set with their numbers, and the fall over the scales.
+
+    Args:
+        profile: of the data set.
+        table: the CSV file that :func:`~monai_ccnet.complexity.measure_dataset` wrote with it.
+        images: how many of the least and of the most complex; a volume is shown by its middle slice.
+    """
+    with open(table, newline="", encoding="utf-8") as file:
+        first = f"1/{profile.scales[0]}"
+        rows = [(float(row[first]), row["file"]) for row in csv.DictReader(file)]
+    images = min(images, len(rows))
+    extremes = [heapq.nsmallest(images, rows), heapq.nlargest(images, rows)]
+
+    figure = Figure(figsize=(2.2 * images + 4.6, 5.2), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(2.2 * images, 4.6))  # type: ignore[misc]
+    grid = left.subplots(2, images, squeeze=False)
+    for axes_row, chosen, words in zip(grid, extremes, ("least complex", "most complex"), strict=True):
+        for axes, (value, file_name) in zip(axes_row, chosen, strict=True):
+            _show_file(axes, file_name, profile.settings)
+            axes.set_title(f"{value:.4f}", fontsize=10)
+            axes.set_xlabel(os.path.basename(file_name.split(";")[0])[-24:], fontsize=7)
+        axes_row[0].set_ylabel(words)
+    _draw_profile(right.subplots(), [profile])
+    figure.suptitle(f"{profile.dataset}: {profile.count:,} image{'s' * (profile.count != 1)}")
+    return figure
+
+
+def draw_scales(image: Any, profile: ComplexityProfile, *, pixels: int = 256) -> Figure:
+    """Draw what remains of an image at each scale, at its own size again, with the data set's complexity there: Fig. 3.
+
+    Args:
+        image: channel-first, shape ``(C, H, W)`` or ``(C, H, W, D)``, or the name of its file, or of several that
+            are its channels; of a volume the middle slice is shown, of channels that are no colours the first.
+        profile: of the data set that the image is of.
+        pixels: the longest side that is shown, cut from the middle of a larger image, so that detail can be seen.
+    """
+    array = _load(image) if isinstance(image, (str, os.PathLike, list, tuple)) else as_array(image)
+    picture, volume = _picture(array, profile.settings), array.ndim == 4
+    height, width = (min(pixels, length) for length in picture.shape[volume : volume + 2])
+    columns = min(3 if height < 1.5 * width else 5, len(profile.scales))
+    rows = math.ceil(len(profile.scales) / columns)
+    panel = PAGE_WIDTH / columns
+    figure = Figure(figsize=(PAGE_WIDTH, rows * (panel * min(2.5, height / width) + 0.25) + 0.35), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(profile.scales) :]:
+        axes.set_axis_off()
+    for axes, scale, complexity in zip(grid, profile.scales, profile.mean, strict=False):
+        view = at_scale(picture, scale, volume=volume)
+        _show(axes, _middle(view[len(view) // 2] if volume else view, height, width))
+        axes.set_title(f"{scale_name(scale)}: {complexity:.4f}", fontsize=11)
+    figure.suptitle(
+        f"scales of an image of {profile.dataset}, and the data set's {profile.settings['measure']} complexity"
+    )
+    return figure
+
+
+def draw_profiles(profiles: Sequence[ComplexityProfile]) -> Figure:
+    """Draw the complexity of several data sets over the scales, the most complex first.
+
+    Args:
+        profiles: of equal settings, each with its 95 % interval where that is known.
+
+    Raises:
+        ValueError: if there is none, or their settings differ: such complexities do not compare.
+    """
+    if not profiles:
+        raise ValueError("there is no profile to draw: measure a data set with measure_dataset.")
+    for profile in profiles:
+        if profile.settings != profiles[0].settings:
+            raise ValueError(
+                f"complexities under different settings do not compare: {profiles[0].dataset!r} has "
+                f"{profiles[0].settings}, {profile.dataset!r} {profile.settings}."
+            )
+    figure = Figure(figsize=(PAGE_WIDTH, 4.4), layout="constrained")
+    axes = figure.subplots()
+    _draw_profile(axes, sorted(profiles, key=lambda profile: -profile.mean[0]))
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    return figure
+
+
+def draw_measures(fits: Sequence[MeasureFit], measures: int = 6) -> Figure:
+    """Draw the degradation of data sets and their complexity by several measures, each over its own range: Fig. 2.
+
+    Args:
+        fits: as :func:`~monai_ccnet.complexity.rank_measures` returns them.
+        measures: how many of the best to draw.
+    """
+    figure = Figure(figsize=(8, 4.8), layout="constrained")
+    axes = figure.subplots()
+    order = np.argsort(fits[0].slopes)
+    places = np.arange(len(order))
+    axes.plot(places, _over_its_range(fits[0].slopes)[order], "k-", linewidth=3, label="degradation (measured)")
+    for fit, marker in zip(fits[:measures], "osD^vPX*<>", strict=False):
+        label = f"{fit.measure} (leave-one-out error {fit.leave_one_out_error:.3f})"
+        axes.plot(places, _over_its_range(fit.complexities)[order], marker=marker, alpha=0.8, label=label)
+    axes.set_xticks(places, [fits[0].datasets[index] for index in order], rotation=30, ha="right")
+    axes.set_ylabel("over its own range, least to most")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    return figure
+
+
+def _over_its_range(values: Sequence[float]) -> np.ndarray:
+    array = np.array(values)
+    return (array - array.min()) / (np.ptp(array) or 1)
+
+
+def _draw_profile(axes: Any, profiles: Sequence[ComplexityProfile]) -> None:
+    for profile in profiles:
+        interval = None if profile.standard_error is None else 1.96 * np.array(profile.standard_error)
+        label = f"{profile.dataset} ({profile.count:,} image{'s' * (profile.count != 1)})"
+        axes.errorbar(profile.scales, profile.mean, yerr=interval, marker="o", capsize=3, label=label)
+    scale_axis(axes, sorted({scale for profile in profiles for scale in profile.scales}))
+    known = any(profile.standard_error is not None for profile in profiles)
+    spread = ", mean and 95 % interval" if known else ""
+    axes.set_ylabel(f"{profiles[0].settings['measure']} complexity{spread}")
+
+
+def _load(files: Any) -> np.ndarray:
+    return as_array(LoadImage(image_only=True, ensure_channel_first=True)(files))
+
+
+def _picture(image: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
+    """Return an image as its measure saw it; of channels that are no colours, the first."""
+    return to_pictures(image, **{key: settings[key] for key in ("intensity", "channels", "axes") if key in settings})[0]
+
+
+def _middle(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
+    return picture[top : top + height, left : left + width]
+
+
+def _show(axes: Any, picture: np.ndarray) -> None:
+    without_ticks(axes)
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+
+
+def _show_file(axes: Any, file_name: str, settings: Mapping[str, Any]) -> None:
+    """Show an image as its measure saw it, of a volume the middle slice."""
+    if not file_name:
+        without_ticks(axes)
+        axes.text(0.5, 0.5, "not from\na file", ha="center", va="center", transform=axes.transAxes)
+        return
+    paths = file_name.split(";")
+    image = _load(paths if len(paths) > 1 else paths[0])
+    picture = _picture(image, settings)
+    _show(axes, picture[len(picture) // 2] if image.ndim == 4 else picture)

@@ -1,0 +1,104 @@
+"""Pictures of a plan: what becomes of each stage, and what other sizes would be predicted to reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from monai_ccnet.constraints import CompressionPlan
+from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.figures.canvas import PAGE_WIDTH, Figure, plain_log_axis, scale_name
+from monai_ccnet.networks import widths_of
+
+__all__ = ["draw_plan", "draw_trade_off"]
+
+
+def draw_plan(plan: CompressionPlan) -> Figure:
+    """Draw the channels of each stage, full-size and planned, and below them why: what the law says of each stage.
+
+    Below is the predicted score at the complexity of each stage's scale, against how many times fewer weights the
+    stage has; the dots are the plan. In a layer-wise plan they lie about level: every stage loses the same share.
+    A plan without a profile and a model has no such part.
+
+    Args:
+        plan: as :func:`~monai_ccnet.constraints.compress` returns it.
+    """
+    stages = widths_of(plan.network_def)
+    model, profile = plan.degradation, plan.complexity
+    scales = stages.scales if stages.layerwise else (1,) * len(plan.channels)
+    explained = model is not None and profile is not None and set(scales) <= set(profile.scales)
+    figure = Figure(figsize=(PAGE_WIDTH, 6.8 if explained else 3.4), layout="constrained")
+    top, *below = figure.subplots(1 + explained, 1, squeeze=False).ravel()
+    names = list(map(scale_name, scales)) if stages.layerwise else np.ravel(stages.argument).tolist()
+    _draw_channels(top, plan, names)
+    top.set_xlabel("scale at which the stage works" if stages.layerwise else "width of the network")
+    if explained:
+        assert model is not None
+        assert profile is not None
+        compressions = [share**-2 for share in plan.multipliers] if plan.layerwise else [plan.compression] * len(scales)
+        lines = {scale_name(scale): profile.at(scale) for scale in (scales if plan.layerwise else (1,))}
+        _draw_law(below[0], model, lines, compressions)
+        what = "the stage" if plan.layerwise else "the network"
+        below[0].set_xlabel(f"times fewer weights in {what}")
+    return figure
+
+
+def _draw_channels(axes: Any, plan: CompressionPlan, names: Sequence[str]) -> None:
+    places, width = np.arange(len(names)), 0.4
+    full = [round(channels / share) for channels, share in zip(plan.channels, plan.multipliers, strict=True)]
+    size = 9 if len(names) < 8 else 7
+    for offset, channels, colour, label in (
+        (-width / 2, full, "0.75", "full-size network"),
+        (width / 2, plan.channels, "C0", "this plan"),
+    ):
+        bars = axes.bar(places + offset, channels, width, color=colour, label=label)
+        axes.bar_label(bars, fontsize=size)
+    axes.set_xticks(places, names)
+    plain_log_axis(axes.yaxis, base=2, subdivided=(1,))
+    axes.set_ylim(0.5, 2.5 * max(full))
+    axes.set_ylabel("channels")
+    axes.set_title(f"{plan.compression:,.1f} times fewer weights: {plan.size.weights:,}", fontsize=11)
+    axes.legend(loc="upper left")
+
+
+def _draw_law(
+    axes: Any, model: DegradationModel, complexities: Mapping[str, float], compressions: Sequence[float]
+) -> None:
+    grid = np.logspace(0, np.log10(max(2.0, 1.6 * max(compressions))), 60)
+    for (name, complexity), compression in zip(complexities.items(), compressions, strict=False):
+        (line,) = axes.plot(grid, [model.predict(complexity, x) for x in grid], label=f"{name}: {complexity:.4f}")
+        axes.plot(compression, model.predict(complexity, compression), "o", color=line.get_color())
+    plain_log_axis(axes.xaxis)
+    axes.set_ylabel(f"{model.metric.upper()} relative to full size")
+    axes.legend(title="scale: complexity", fontsize=9, loc="lower left")
+    axes.grid(alpha=0.3)
+
+
+def draw_trade_off(plans: Sequence[CompressionPlan], chosen: CompressionPlan | None = None) -> Figure:
+    """Draw the predicted score against the bytes of the file, with its interval.
+
+    Args:
+        plans: as :func:`~monai_ccnet.constraints.trade_off` returns them; each with a prediction.
+        chosen: a plan to point out.
+    """
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    axes = figure.subplots()
+    predicted = [(plan.size.file_bytes, plan.predicted) for plan in plans if plan.predicted is not None]
+    sizes = [size for size, _ in predicted]
+    axes.plot(sizes, [prediction.score for _, prediction in predicted], "o-", markersize=4, label="predicted")
+    if all(prediction.low is not None for _, prediction in predicted):
+        low, high = ([getattr(prediction, end) for _, prediction in predicted] for end in ("low", "high"))
+        axes.fill_between(sizes, low, high, alpha=0.15, label=f"{predicted[0][1].level:.0%} interval")
+    if chosen is not None and chosen.predicted is not None:
+        axes.plot(chosen.size.file_bytes, chosen.predicted.score, "*", markersize=15, color="C3", label="this plan")
+        words = "-".join(map(str, chosen.channels))
+        axes.annotate(words, (chosen.size.file_bytes, chosen.predicted.score), (8, -14), textcoords="offset points")
+    plain_log_axis(axes.xaxis, unit="B")
+    axes.set_xlabel("size of the file of weights, 32 bits each")
+    metric = next((plan.degradation.metric for plan in plans if plan.degradation is not None), "score")
+    axes.set_ylabel(f"{metric.upper()} relative to full size")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(loc="lower right")
+    return figure
