@@ -10,7 +10,8 @@ The parts, in reading order:
 - ``constraints``: a budget or a floor -> :class:`~monai_ccnet.constraints.CompressionPlan`.
 - ``calibration``: one training of one network, kept as a record.
 - ``transforms``, ``auto3dseg``: complexity inside a MONAI pipeline, and inside Auto3DSeg's data analysis.
-- ``figures``: pictures of what was measured.
+- ``figures``: pictures of what was measured, planned and found.
+- ``report``, ``html_report``: what a run tells, as JSON, in plain words, and as one page with its pictures.
 - ``samples``: real sample data, through a library that ships it.
 
 Nothing is imported here, so that ``import monai_ccnet`` costs nothing.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from monai_ccnet.degradation import DegradationModel, DegradationPoint
-from monai_ccnet.figures.canvas import Figure
+from monai_ccnet.figures.canvas import Figure, plain_log_axis
 
 __all__ = ["draw_degradation"]
 
@@ -35,7 +35,7 @@ def draw_degradation(model: DegradationModel, points: Sequence[DegradationPoint]
             right.annotate(
                 name, (complexity, model.dataset_slopes[name]), (5, 4), textcoords="offset points", fontsize=8
             )
-    left.set_xscale("log")
+    plain_log_axis(left.xaxis)
     left.set_xlabel("times fewer weights")
     left.set_ylabel(f"{model.metric.upper()} relative to full size (x: did not learn)")
     left.set_title("dots: trained, lines: the law at each data set's complexity", fontsize=9)

@@ -35,16 +35,17 @@ def draw_complexity(profile: ComplexityProfile, table: str | os.PathLike, images
     images = min(images, len(rows))
     extremes = [heapq.nsmallest(images, rows), heapq.nlargest(images, rows)]
 
-    figure = Figure(figsize=(2.2 * images + 4.6, 5.2), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(2.2 * images, 4.6))  # type: ignore[misc]
-    grid = left.subplots(2, images, squeeze=False)
-    for axes_row, chosen, words in zip(grid, extremes, ("least complex", "most complex"), strict=True):
-        for axes, (value, file_name) in zip(axes_row, chosen, strict=True):
+    figure = Figure(figsize=(2.2 * images + 4.6, 5.6), layout="constrained")
+    cells = figure.add_gridspec(2, images + 1, width_ratios=[2.2] * images + [4.6])
+    for row, (chosen, words) in enumerate(zip(extremes, ("least complex", "most complex"), strict=True)):
+        for column, (value, file_name) in enumerate(chosen):
+            axes = figure.add_subplot(cells[row, column])
             _show_file(axes, file_name, profile.settings)
             axes.set_title(f"{value:.4f}", fontsize=10)
             axes.set_xlabel(os.path.basename(file_name.split(";")[0])[-24:], fontsize=7)
-        axes_row[0].set_ylabel(words)
-    _draw_profile(right.subplots(), [profile])
+            if column == 0:
+                axes.set_ylabel(words)
+    _draw_profile(figure.add_subplot(cells[:, images]), [profile])
     figure.suptitle(f"{profile.dataset}: {profile.count:,} image{'s' * (profile.count != 1)}")
     return figure
 
@@ -64,7 +65,7 @@ def draw_scales(image: Any, profile: ComplexityProfile, *, pixels: int = 256) ->
     columns = min(3 if height < 1.5 * width else 5, len(profile.scales))
     rows = math.ceil(len(profile.scales) / columns)
     panel = PAGE_WIDTH / columns
-    figure = Figure(figsize=(PAGE_WIDTH, rows * (panel * min(2.5, height / width) + 0.25) + 0.35), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH, rows * (panel * min(2.5, height / width) + 0.25) + 0.6), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[len(profile.scales) :]:
         axes.set_axis_off()
@@ -73,7 +74,7 @@ def draw_scales(image: Any, profile: ComplexityProfile, *, pixels: int = 256) ->
         _show(axes, _middle(view[len(view) // 2] if volume else view, height, width))
         axes.set_title(f"{scale_name(scale)}: {complexity:.4f}", fontsize=11)
     figure.suptitle(
-        f"scales of an image of {profile.dataset}, and the data set's {profile.settings['measure']} complexity"
+        f"an image of {profile.dataset} at each scale,\nand the mean {profile.settings['measure']} complexity"
     )
     return figure
 
@@ -95,7 +96,7 @@ def draw_profiles(profiles: Sequence[ComplexityProfile]) -> Figure:
                 f"complexities under different settings do not compare: {profiles[0].dataset!r} has "
                 f"{profiles[0].settings}, {profile.dataset!r} {profile.settings}."
             )
-    figure = Figure(figsize=(PAGE_WIDTH, 4.4), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH, 4.0), layout="constrained")
     axes = figure.subplots()
     _draw_profile(axes, sorted(profiles, key=lambda profile: -profile.mean[0]))
     figure.legend(loc="outside lower center", ncols=2, fontsize=9)
@@ -136,7 +137,7 @@ def _draw_profile(axes: Any, profiles: Sequence[ComplexityProfile]) -> None:
         axes.errorbar(profile.scales, profile.mean, yerr=interval, marker="o", capsize=3, label=label)
     scale_axis(axes, sorted({scale for profile in profiles for scale in profile.scales}))
     known = any(profile.standard_error is not None for profile in profiles)
-    spread = ", mean and 95 % interval" if known else ""
+    spread = "\n(mean and 95 % interval)" if known else ""
     axes.set_ylabel(f"{profiles[0].settings['measure']} complexity{spread}")
 
 

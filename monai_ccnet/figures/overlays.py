@@ -64,7 +64,7 @@ def draw_overlays(models: Mapping[str, Sequence[SegmentedImage]]) -> Figure:
     beside = len(images) < 1 + len(models)  # the way round that takes fewer rows
     rows, columns = (len(images), 1 + len(models)) if beside else (1 + len(models), len(images))
     height = max(min(2.0, as_array(each.truth).shape[2] / as_array(each.truth).shape[1]) for each in images)
-    panel = min(2.6, PAGE_WIDTH / columns)
+    panel = min(2.4, PAGE_WIDTH / columns)
     figure = Figure(figsize=(panel * columns + 0.3, rows * (panel * height + 0.35) + 0.6), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     by_image = grid if beside else grid.T

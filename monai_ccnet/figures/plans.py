@@ -29,7 +29,7 @@ def draw_plan(plan: CompressionPlan) -> Figure:
     model, profile = plan.degradation, plan.complexity
     scales = stages.scales if stages.layerwise else (1,) * len(plan.channels)
     explained = model is not None and profile is not None and set(scales) <= set(profile.scales)
-    figure = Figure(figsize=(PAGE_WIDTH, 6.8 if explained else 3.4), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH, 6.2 if explained else 3.1), layout="constrained")
     top, *below = figure.subplots(1 + explained, 1, squeeze=False).ravel()
     names = list(map(scale_name, scales)) if stages.layerwise else np.ravel(stages.argument).tolist()
     _draw_channels(top, plan, names)
@@ -83,7 +83,7 @@ def draw_trade_off(plans: Sequence[CompressionPlan], chosen: CompressionPlan | N
         plans: as :func:`~monai_ccnet.constraints.trade_off` returns them; each with a prediction.
         chosen: a plan to point out.
     """
-    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH, 3.8), layout="constrained")
     axes = figure.subplots()
     predicted = [(plan.size.file_bytes, plan.predicted) for plan in plans if plan.predicted is not None]
     sizes = [size for size, _ in predicted]
@@ -95,7 +95,7 @@ def draw_trade_off(plans: Sequence[CompressionPlan], chosen: CompressionPlan | N
         axes.plot(chosen.size.file_bytes, chosen.predicted.score, "*", markersize=15, color="C3", label="this plan")
         words = "-".join(map(str, chosen.channels))
         axes.annotate(words, (chosen.size.file_bytes, chosen.predicted.score), (8, -14), textcoords="offset points")
-    plain_log_axis(axes.xaxis, unit="B")
+    plain_log_axis(axes.xaxis, subdivided=(1, 3), unit="B")
     axes.set_xlabel("size of the file of weights, 32 bits each")
     metric = next((plan.degradation.metric for plan in plans if plan.degradation is not None), "score")
     axes.set_ylabel(f"{metric.upper()} relative to full size")

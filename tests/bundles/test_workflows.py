@@ -1,5 +1,6 @@
 """The bundle, as MONAI's own checks run it, and as a user does."""
 
+import base64
 import csv
 import json
 import os
@@ -79,6 +80,8 @@ def test_compress_leaves_pictures(compressed):
     output_dir, _ = compressed
     assert {path.name for path in output_dir.glob("*.png")} == PICTURES
     assert all(imread(output_dir / name).std() > 0.05 for name in PICTURES)
+    page = (output_dir / "report.html").read_text()
+    assert all(base64.b64encode((output_dir / name).read_bytes()).decode() in page for name in PICTURES)
 
 
 def test_examples_are_what_was_evaluated(compressed, disks_2d):
@@ -96,7 +99,7 @@ def test_a_second_run_does_nothing_again(compressed, disks_2d):
     before = {path.name: path.stat().st_mtime_ns for path in output_dir.iterdir()}
     _compress(disks_2d, output_dir, quick)
     after = {path.name: path.stat().st_mtime_ns for path in output_dir.iterdir()}
-    rewritten = {"plan.json", "report.json", "trade_off.csv", *PICTURES}
+    rewritten = {"plan.json", "report.json", "report.html", "trade_off.csv", *PICTURES}
     assert {n: t for n, t in after.items() if n not in rewritten} == {
         n: t for n, t in before.items() if n not in rewritten
     }
