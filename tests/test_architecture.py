@@ -42,6 +42,7 @@ def test_importing_the_package_imports_nothing_heavy():
         "CompressionPlan",
         "InfeasibleConstraintError",
         "TrialRecord",
+        "Rival",
         "SegmentedImage",
         "Value",
         "ImageComplexity",

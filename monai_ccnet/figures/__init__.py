@@ -9,8 +9,10 @@ from monai_ccnet.figures.law import draw_degradation
 from monai_ccnet.figures.measured import draw_complexity, draw_measures, draw_profiles, draw_scales
 from monai_ccnet.figures.overlays import draw_overlays, overlay
 from monai_ccnet.figures.plans import draw_plan, draw_trade_off
+from monai_ccnet.figures.rivals import draw_comparison
 
 __all__ = [
+    "draw_comparison",
     "draw_complexity",
     "draw_degradation",
     "draw_measures",

@@ -37,10 +37,11 @@ def draw_plan(plan: CompressionPlan) -> Figure:
     if explained:
         assert model is not None
         assert profile is not None
-        compressions = [share**-2 for share in plan.multipliers] if plan.layerwise else [plan.compression] * len(scales)
-        lines = {scale_name(scale): profile.at(scale) for scale in (scales if plan.layerwise else (1,))}
+        by_stage = plan.allocation == "complexity"
+        compressions = [share**-2 for share in plan.multipliers] if by_stage else [plan.compression] * len(scales)
+        lines = {scale_name(scale): profile.at(scale) for scale in (scales if by_stage else (1,))}
         _draw_law(below[0], model, lines, compressions)
-        what = "the stage" if plan.layerwise else "the network"
+        what = "the stage" if by_stage else "the network"
         below[0].set_xlabel(f"times fewer weights in {what}")
     return figure
 

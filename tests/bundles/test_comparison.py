@@ -1,0 +1,74 @@
+"""The comparison: every method at every budget, once."""
+
+import csv
+import json
+
+import pytest
+from matplotlib.image import imread
+from monai.bundle import ConfigWorkflow
+
+import monai_ccnet
+from monai_ccnet.comparison import METHODS, compare, compare_table, save_table
+from monai_ccnet.complexity import ComplexityProfile
+from monai_ccnet.constraints import DiskBudget
+from monai_ccnet.degradation import DegradationModel
+
+BUDGET = 40_000
+
+
+def _compare(dataset_dir, output_dir, quick, **overrides):
+    workflow = ConfigWorkflow(
+        config_file=str(monai_ccnet.bundle_root() / "configs" / "compare.yaml"),
+        workflow_type="train",
+        dataset_dir=str(dataset_dir),
+        output_dir=str(output_dir),
+        recipe={**quick, "patch_size": [32, 32]},
+        budgets_bytes=[BUDGET],
+        seeds=[0, 1],
+        **overrides,
+    )
+    workflow.initialize()
+    workflow.run()
+    return workflow
+
+
+def test_each_method_is_trained_and_tabulated_once(disks_2d, tmp_path, quick):
+    methods = ["full size", "quarter width", "uniform", "layer-wise", "taper"]
+    _compare(disks_2d, tmp_path, quick, methods=methods)
+    rows = json.loads((tmp_path / "comparison.json").read_text())
+    assert [row["method"] for row in rows] == methods
+    by_method = {row["method"]: row for row in rows}
+    assert all(by_method[name]["file_bytes"] <= BUDGET for name in ("uniform", "layer-wise", "taper"))
+    assert by_method["quarter width"]["weights"] < by_method["full size"]["weights"]
+    for row in rows:
+        assert row["seeds"] == 2
+        assert 0 <= row["f1"] <= 1
+        assert row["f1_deviation"] >= 0
+        assert row["seconds"] > 0
+    assert by_method["uniform"]["predicted_f1"] < by_method["full size"]["f1"]
+    assert by_method["full size"]["predicted_f1"] is None
+    with open(tmp_path / "comparison.csv", newline="") as file:
+        assert [row["method"] for row in csv.DictReader(file)] == methods
+    assert (tmp_path / "comparison.md").read_text().count("\n") == len(rows) + 2
+    for what in ("file_bytes", "macs"):
+        assert imread(tmp_path / f"comparison_{what}.png").std() > 0.01
+
+    trained = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
+    assert len(trained) == 10
+    _compare(disks_2d, tmp_path, quick, methods=methods)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")} == trained
+
+
+def test_unknown_methods_and_tables_are_refused(tmp_path):
+    known = {
+        "complexity": ComplexityProfile.published("drive"),
+        "degradation": DegradationModel.published("unet", metric="f1"),
+    }
+    with pytest.raises(ValueError, match="choose from full size, half width"):
+        compare("", tmp_path, {"_target_": "PlainUNet"}, [DiskBudget(1)], **known, methods=["magic"])
+    with pytest.raises(ValueError, match=r"give \.csv, \.json or \.md"):
+        save_table(tmp_path / "table.txt", [{"a": 1}])
+    with pytest.raises(ValueError, match="0 rows"):
+        save_table(tmp_path / "table.csv", [])
+    assert compare_table([]) == []
+    assert "uniform" in METHODS
