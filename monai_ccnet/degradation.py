@@ -129,6 +129,7 @@ class DegradationModel(Value):
             other data sets predicts for its networks.
         not_learned: number of networks that did not learn, which are not among ``points``.
         max_compression: the largest that was measured; beyond it the law is an extrapolation. ``None`` if not known.
+        full_weights: kernel weights of the full-size network that was measured; ``None`` if not known.
     """
 
     slope: float
@@ -149,6 +150,7 @@ class DegradationModel(Value):
     left_out_errors: dict[str, float] = field(default_factory=dict)
     not_learned: int = 0
     max_compression: float | None = None
+    full_weights: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("settings", "dataset_slopes", "left_out_errors"):
@@ -412,6 +414,21 @@ class DegradationModel(Value):
                 f"complexities under different settings cannot be compared ({listed}). Measure with the model's "
                 "settings, fit a model to yours, or accept the error with model.assuming(complexity.settings)."
             )
+
+    def covered_compression(self, full_weights: int) -> float:
+        """Return how far a full-size network can be compressed before its law becomes an extrapolation.
+
+        That is as far as was measured, and no further than to the fewest weights that were measured: a network that is
+        small to begin with is near the sizes at which networks fail.
+
+        >>> model = DegradationModel.from_constants(0.4, 0.01, max_compression=256.0, full_weights=1_000_000)
+        >>> model.covered_compression(1_000_000), model.covered_compression(100_000)
+        (256.0, 25.6)
+        """
+        if self.max_compression is None:
+            return math.inf
+        share = 1.0 if self.full_weights is None else min(1.0, full_weights / self.full_weights)
+        return max(1.0, self.max_compression * share)
 
     def assuming(self, settings: dict[str, Any]) -> DegradationModel:
         """Return this model as if it held for other settings: an assumption, which its ``source`` then names."""

@@ -374,7 +374,7 @@ def test_where_nothing_is_lost_a_floor_leads_as_far_as_was_measured(layerwise):
     assert "extrapolation" not in str(plan)
     further = compress(UNET, DiskBudget(200_000), **known)
     assert further.compression > 64
-    assert "an extrapolation: nothing beyond 64x fewer weights was measured" in str(further)
+    assert "an extrapolation: nothing beyond 64x fewer weights than these was measured" in str(further)
 
 
 def test_a_tapered_plan_falls_from_stage_to_stage_and_keeps_to_the_budget():

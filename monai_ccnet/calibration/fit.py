@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,16 +90,15 @@ def calibrate(
         if len({profile.at(1) for profile in group}) < 2:
             continue
         points = degradation_points(records, {profile.dataset: profile.at(1) for profile in group}, metric)
-        models.append(
-            DegradationModel.fit(
-                points,
-                metric=metric,
-                network=network_family(records[0].network_def),
-                settings=group[0].settings,
-                source=source,
-                curvature=curvature,
-            )
+        fitted = DegradationModel.fit(
+            points,
+            metric=metric,
+            network=network_family(records[0].network_def),
+            settings=group[0].settings,
+            source=source,
+            curvature=curvature,
         )
+        models.append(replace(fitted, full_weights=max(record.size.weights for record in records)))
     if not models:
         raise ValueError("no profile differs between data sets: measure two or more that do with measure_dataset.")
     return sorted(models, key=lambda model: model.left_out_error or 0.0)

@@ -91,9 +91,8 @@ class CompressionPlan(Value):
                 f"Predicted: {self.predicted.score:.1%} of the full-size network's {self.degradation.metric.upper()} "
                 f"({interval}), by {self.degradation.source or 'the model given'}."
             )
-            if self.degradation.max_compression is not None and self.compression > self.degradation.max_compression:
+            if self.compression > 1.01 * (covered := self.degradation.covered_compression(self.full_size.weights)):
                 lines.append(
-                    f"This is an extrapolation: nothing beyond {self.degradation.max_compression:.0f}x fewer weights "
-                    "was measured."
+                    f"This is an extrapolation: nothing beyond {covered:.0f}x fewer weights than these was measured."
                 )
         return "\n".join(lines)

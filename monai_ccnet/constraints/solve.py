@@ -57,8 +57,8 @@ def compress(
       best of the rules tried at equal bytes, most of all for very small networks; at equal bytes it costs more
       multiply-adds. The predicted score is that of a uniform plan with as many weights.
 
-    For a floor no network is planned beyond the compression that the model was measured at: where next to nothing is
-    lost down to there, that is as far as one can know. A budget may lead further, and the plan says so.
+    For a floor no network is planned beyond what the model was measured at, in compression and in weights: where next
+    to nothing is lost down to there, that is as far as one can know. A budget may lead further, and the plan says so.
 
     Of several constraints, each is planned for. Budgets are met by the narrowest of their plans. A floor beside budgets
     asks for the narrowest network that reaches it, which must fit them all. The plan names the constraint that binds.
@@ -149,9 +149,10 @@ def compress(
     def above(floor: AccuracyFloor) -> Channels:
         assert degradation is not None
         assert complexity is not None
-        model, at_input, most = degradation, complexity.at(1), degradation.max_compression or math.inf
+        model, at_input = degradation, complexity.at(1)
+        most = model.covered_compression(full_size.weights)
         if by_complexity:
-            asked, measured = layered(1 - floor.min_score), stages.nearest([most**-0.5] * len(stages.widths), up=True)
+            asked, measured = layered(1 - floor.min_score), stages.nearest([most**-0.5] * len(stages.widths))
             return tuple(map(max, asked, measured))
         return _crossing(
             one_number,

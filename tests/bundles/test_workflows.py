@@ -147,7 +147,13 @@ def test_inference_writes_the_masks_that_were_scored(compressed, disks_2d, tmp_p
 
 
 def test_a_floor_in_three_dimensions_with_half_precision(disks_3d, tmp_path, quick):
-    overrides = {"budget_bytes": None, "min_score": 0.97, "bits_per_weight": 16, "patch_size": PATCHES[3]}
+    overrides = {
+        "budget_bytes": None,
+        "min_score": 0.97,
+        "bits_per_weight": 16,
+        "law": "paper",
+        "patch_size": PATCHES[3],
+    }
     _compress(disks_3d, tmp_path, quick, **overrides)
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["predicted"]["relative_score"] >= 0.97
