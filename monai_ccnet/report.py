@@ -68,6 +68,7 @@ def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | 
             "file_bytes": record.file_bytes,
             "full_file_bytes": plan.full_size.file_bytes,
         },
+        "latency": None if plan.latency is None else plan.latency.to_dict(),
         "seconds": record.seconds,
         "recipe": record.recipe,
         "versions": record.versions,

@@ -6,6 +6,7 @@ from monai_ccnet.constraints.budgets import (
     ComputeBudget,
     DiskBudget,
     InfeasibleConstraintError,
+    LatencyBudget,
     MemoryBudget,
 )
 from monai_ccnet.constraints.plan import CompressionPlan
@@ -19,6 +20,7 @@ __all__ = [
     "ComputeBudget",
     "DiskBudget",
     "InfeasibleConstraintError",
+    "LatencyBudget",
     "MemoryBudget",
     "compress",
     "compress_once",

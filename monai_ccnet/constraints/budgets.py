@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from monai_ccnet.networks.latency import Latency, LatencyComparison, compare_latency, measure_latency
 from monai_ccnet.networks.size import STORAGE_TYPES, disk_bytes, forward_macs, memory_bytes
 from monai_ccnet.values import Value
 
@@ -17,6 +19,7 @@ __all__ = [
     "ComputeBudget",
     "DiskBudget",
     "InfeasibleConstraintError",
+    "LatencyBudget",
     "MemoryBudget",
 ]
 
@@ -40,6 +43,10 @@ class Budget(Value, ABC):
     @abstractmethod
     def words(self, amount: float) -> str:
         """Return an amount with its unit."""
+
+    def holds_again(self, network_def: Mapping[str, Any]) -> bool:
+        """Return whether a network that was found to fit does so once more; what is counted always does."""
+        return True
 
 
 @dataclass(frozen=True)
@@ -147,6 +154,67 @@ class ComputeBudget(Budget):
 
     def __str__(self) -> str:
         return f"at most {self.words(self.max_macs)} for an input of {' x '.join(map(str, self.input_shape))}"
+
+
+@dataclass(frozen=True)
+class LatencyBudget(Budget):
+    """The most seconds that a forward pass may take on the machine at hand, in eval mode.
+
+    What is held to it is the third quartile of the runs: three of four keep to it, and so does the median when the
+    machine is a little busier than it was. A network is measured once a budget, and the one that is chosen once more:
+    if it was lucky the first time, a narrower one is taken.
+
+    Attributes:
+        max_seconds: the budget in seconds.
+        input_shape: ``(B, C, H, W[, D])`` of the input.
+        device: where it is measured, such as ``"cpu"`` or ``"cuda"``.
+    """
+
+    max_seconds: float
+    input_shape: tuple[int, ...]
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        _check_amount("a latency budget", self.max_seconds, "seconds")
+        object.__setattr__(self, "input_shape", tuple(self.input_shape))
+        object.__setattr__(self, "_measured", {})  # no field: it is neither compared nor written
+
+    @property
+    def limit(self) -> float:
+        """The most seconds."""
+        return self.max_seconds
+
+    def needed(self, network_def: Mapping[str, Any]) -> float:
+        """Return the third quartile of the seconds that a network takes, as they were first measured."""
+        return self.latency(network_def).high_seconds
+
+    def latency(self, network_def: Mapping[str, Any]) -> Latency:
+        """Return what was measured of a network for this budget."""
+        measured, key = self._measured, json.dumps(network_def, sort_keys=True, default=repr)  # type: ignore[attr-defined]
+        if key not in measured:
+            measured[key] = measure_latency(network_def, self.input_shape, device=self.device)
+        return measured[key]
+
+    def compared(self, full_size: Mapping[str, Any], narrowed: Mapping[str, Any]) -> LatencyComparison:
+        """Measure two networks in turns."""
+        networks = {"full size": full_size, "narrowed": narrowed}
+        return compare_latency(networks, self.input_shape, device=self.device)
+
+    def holds_again(self, network_def: Mapping[str, Any]) -> bool:
+        """Measure a network anew, keep the slower of the two measurements, and return whether that still fits."""
+        before = self.latency(network_def)
+        again = measure_latency(network_def, self.input_shape, device=self.device)
+        key = json.dumps(network_def, sort_keys=True, default=repr)
+        self._measured[key] = max(before, again, key=lambda latency: latency.high_seconds)  # type: ignore[attr-defined]
+        return again.high_seconds <= self.max_seconds
+
+    def words(self, amount: float) -> str:
+        """Return a number of seconds in words."""
+        return f"{1000 * amount:,.2f} ms"
+
+    def __str__(self) -> str:
+        shape = " x ".join(map(str, self.input_shape))
+        return f"at most {self.words(self.max_seconds)} on {self.device} for an input of {shape}"
 
 
 def _check_amount(what: str, amount: Any, unit: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.constraints.budgets import AccuracyFloor, Budget
 from monai_ccnet.degradation import DegradationModel, Prediction
+from monai_ccnet.networks.latency import LatencyComparison
 from monai_ccnet.networks.size import NetworkSize
 from monai_ccnet.values import Value
 
@@ -38,6 +39,7 @@ class CompressionPlan(Value):
         degradation: the model that the plan rests on, if any.
         constraints: all that was asked for.
         allocation: the rule by which each stage got its own multiplier; ``None`` for a uniform plan.
+        latency: of a plan for a latency budget, both networks measured in turns once it was made.
     """
 
     network_def: dict[str, Any]
@@ -52,6 +54,7 @@ class CompressionPlan(Value):
     degradation: DegradationModel | None
     constraints: tuple[Budget | AccuracyFloor, ...] = ()
     allocation: str | None = None
+    latency: LatencyComparison | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "network_def", dict(self.network_def))
@@ -83,6 +86,8 @@ class CompressionPlan(Value):
                 f"{self.full_size.macs / 1e6:,.0f} ({self.full_size.macs / self.size.macs:.1f}x fewer), "
                 f"{self.size.activation_bytes / 1e6:.1f} MB of activations."
             )
+        if self.latency is not None:
+            lines.append(f"Measured in turns:\n{self.latency}.")
         if self.predicted is not None and self.degradation is not None:
             interval = "no interval is known"
             if self.predicted.low is not None and self.predicted.high is not None:

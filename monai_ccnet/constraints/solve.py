@@ -15,7 +15,7 @@ from typing import Any
 from monai.utils import look_up_option
 
 from monai_ccnet.complexity.profile import ComplexityProfile
-from monai_ccnet.constraints.budgets import AccuracyFloor, Budget, DiskBudget, InfeasibleConstraintError
+from monai_ccnet.constraints.budgets import AccuracyFloor, Budget, DiskBudget, InfeasibleConstraintError, LatencyBudget
 from monai_ccnet.constraints.plan import CompressionPlan
 from monai_ccnet.degradation import DegradationModel, inverse_log_compression
 from monai_ccnet.networks.building import network_def_of
@@ -68,8 +68,8 @@ def compress(
 
     Args:
         network_def: the full-size network's MONAI config, with references resolved.
-        constraint: a :class:`DiskBudget`, a :class:`MemoryBudget`, a :class:`ComputeBudget` or an
-            :class:`AccuracyFloor`, or several.
+        constraint: a :class:`DiskBudget`, a :class:`MemoryBudget`, a :class:`ComputeBudget`, a :class:`LatencyBudget`
+            or an :class:`AccuracyFloor`, or several.
         complexity: profile of the data set; a uniform plan for a budget needs none.
         degradation: how fast the network loses accuracy; must hold for the profile's settings.
         layerwise: whether each stage gets a multiplier of its own, where it has a width of its own.
@@ -142,9 +142,10 @@ def compress(
         def excess(channels: Channels) -> float:
             """Return decades above the budget: nearly a line, when what no width can save is taken off first."""
             slack = 0.5 * min(1.0, budget.limit)
-            return math.log10((needed(channels) - least + slack) / (budget.limit - least + slack))
+            return math.log10((max(0.0, needed(channels) - least) + slack) / (budget.limit - least + slack))
 
-        return _crossing(channels_at, excess, smallest)[1]
+        channels = _crossing(channels_at, excess, smallest)[1]
+        return channels if budget.holds_again(with_widths(network_def, channels)) else within(budget)
 
     def above(floor: AccuracyFloor) -> Channels:
         assert degradation is not None
@@ -182,6 +183,7 @@ def compress(
         if by_complexity:
             cases = [(complexity.at(scale), share**-2) for scale, share in zip(scales, multipliers, strict=True)]
         predicted = min((degradation.predict_interval(*case) for case in cases), key=lambda p: p.score)
+    clocks = [each for each in constraints if isinstance(each, LatencyBudget)]
     return CompressionPlan(
         network_def=narrowed,
         multipliers=multipliers,
@@ -195,6 +197,7 @@ def compress(
         complexity=complexity,
         degradation=degradation,
         constraints=constraints,
+        latency=clocks[0].compared(network_def, narrowed) if clocks else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from monai_ccnet.networks.building import build_network, network_def_of
 from monai_ccnet.networks.cumedvision import CUMedVision
+from monai_ccnet.networks.latency import Latency, LatencyComparison, compare_latency, measure_latency
 from monai_ccnet.networks.memory import follow_forward, follow_training
 from monai_ccnet.networks.narrowing import (
     WIDTHS,
@@ -23,6 +24,8 @@ __all__ = [
     "PRECISIONS",
     "WIDTHS",
     "CUMedVision",
+    "Latency",
+    "LatencyComparison",
     "NetworkSize",
     "PlainUNet",
     "StageWidths",
@@ -31,12 +34,14 @@ __all__ = [
     "at_precision",
     "build_network",
     "check_input_shape",
+    "compare_latency",
     "default_input_shape",
     "divisor_of",
     "file_bytes",
     "follow_forward",
     "follow_training",
     "linear_memory_multiplier",
+    "measure_latency",
     "narrow",
     "network_def_of",
     "network_size",
