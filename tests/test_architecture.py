@@ -28,6 +28,7 @@ def test_importing_the_package_imports_nothing_heavy():
         "PlainUNet",
         "CUMedVision",
         "UCUNet",
+        "SqueezeUNet",
         "DeepSupervision",
         "Widths",
         "StageWidths",

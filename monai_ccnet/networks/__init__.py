@@ -18,6 +18,7 @@ from monai_ccnet.networks.narrowing import (
 from monai_ccnet.networks.plain_unet import PlainUNet
 from monai_ccnet.networks.precision import PRECISIONS, at_precision
 from monai_ccnet.networks.size import NetworkSize, file_bytes, linear_memory_multiplier, network_size, save_weights
+from monai_ccnet.networks.squeeze_unet import SqueezeUNet
 from monai_ccnet.networks.ucunet import UCUNet
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "LatencyComparison",
     "NetworkSize",
     "PlainUNet",
+    "SqueezeUNet",
     "StageWidths",
     "UCUNet",
     "Widths",

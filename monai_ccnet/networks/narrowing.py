@@ -124,6 +124,7 @@ WIDTHS: dict[str, Widths] = {
     "PlainUNet": Widths("channels", _halving("channels")),
     "CUMedVision": Widths("channels", _halving("channels")),
     "UCUNet": Widths("channels", _halving("channels")),
+    "SqueezeUNet": Widths("channels", _halving("channels")),
     "UNet": Widths("channels", _unet_scales),
     "AttentionUnet": Widths(
         "channels", lambda arguments: _cumulated(arguments["strides"][: len(arguments["channels"]) - 1]), least=2
