@@ -12,6 +12,8 @@ The parts, in reading order:
 - ``transforms``, ``auto3dseg``: complexity inside a MONAI pipeline, and inside Auto3DSeg's data analysis.
 - ``figures``: pictures of what was measured, planned and found.
 - ``report``, ``html_report``: what a run tells, as JSON, in plain words, and as one page with its pictures.
+- ``figures``: pictures of what was measured.
+- ``datasets``: public data sets, from the folders they are distributed as.
 - ``samples``: real sample data, through a library that ships it.
 
 Nothing is imported here, so that ``import monai_ccnet`` costs nothing.

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 from monai.utils.module import optional_import
 
-from monai_ccnet.values import write_json
+from monai_ccnet.values import folder_atomically, write_json
 
 __all__ = ["mni152_grey_matter"]
 
@@ -49,9 +47,7 @@ def mni152_grey_matter(folder: str | os.PathLike | None = None) -> Path:
     image = np.rint(template / template.max() * 255).clip(0, 255).astype(np.uint8)
     slices = [z for z in range(0, mask.shape[2], 2) if mask[:, :, z].mean() > _MIN_FOREGROUND]
     middle = mask.shape[0] // 2
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with folder_atomically(folder) as beside:
         parts = {"training": ("Tr", slice(0, middle)), "test": ("Ts", slice(middle, None))}
         listed = {
             part: [_write_slice(beside, suffix, z, image[half, :, z], mask[half, :, z]) for z in slices]
@@ -66,13 +62,6 @@ def mni152_grey_matter(folder: str | os.PathLike | None = None) -> Path:
             **{f"num{part.capitalize()}": len(items) for part, items in listed.items()},
         }
         write_json(beside / "dataset.json", description | listed)
-        beside.chmod(0o755)
-        beside.rename(folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        if (folder / "dataset.json").is_file():  # another process was faster
-            return folder
-        raise
     return folder
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-__all__ = ["Value", "atomically", "read_json", "write_json"]
+__all__ = ["Value", "atomically", "folder_atomically", "read_json", "write_json"]
 
 ValueType = TypeVar("ValueType", bound="Value")
 _TYPE_KEY = "value_type"
@@ -42,6 +43,35 @@ def atomically(path: str | os.PathLike) -> Iterator[IO[bytes]]:
         os.replace(beside, path)
     except BaseException:
         Path(beside).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def folder_atomically(folder: str | os.PathLike) -> Iterator[Path]:
+    """Give an empty folder that takes the name ``folder`` when the block ends: it is whole, or it is not there.
+
+    Args:
+        folder: the folder to fill; missing parent folders are made. If another process fills it first, that one stays.
+
+    Raises:
+        OSError: if ``folder`` is there already and not empty when the block begins, or cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is there already and is not an empty folder: choose another one.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield beside
+        beside.chmod(0o755)
+        try:
+            beside.rename(folder)
+        except OSError:
+            if not (folder.is_dir() and any(folder.iterdir())):
+                raise
+            shutil.rmtree(beside, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
         raise
 
 
