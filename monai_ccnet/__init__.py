@@ -3,6 +3,7 @@
 The parts, in reading order:
 
 - ``values``: frozen dataclasses that round-trip through JSON, and files that are never half-written.
+- ``failures``: errors that end with what to do.
 - ``complexity``: image -> number, at every scale; :class:`~monai_ccnet.complexity.ComplexityProfile` of a data set.
 - ``networks``: a network, at any width; exact sizes without allocating it.
 - ``losses``: training a network that has auxiliary outputs.
@@ -13,6 +14,7 @@ The parts, in reading order:
 - ``figures``: pictures of what was measured, planned and found.
 - ``report``, ``html_report``: what a run tells, as JSON, in plain words, and as one page with its pictures.
 - ``figures``: pictures of what was measured.
+- ``datalist``: is a data set what its list says?
 - ``datasets``: public data sets, from the folders they are distributed as.
 - ``samples``: real sample data, through a library that ships it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-__all__ = ["Value", "atomically", "folder_atomically", "read_json", "write_json"]
+__all__ = ["Value", "atomically", "check_writable", "folder_atomically", "read_json", "write_json"]
 
 ValueType = TypeVar("ValueType", bound="Value")
 _TYPE_KEY = "value_type"
@@ -30,20 +31,79 @@ def atomically(path: str | os.PathLike) -> Iterator[IO[bytes]]:
             after any other error in the block.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with _explained(path, _NOT_WRITABLE):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
+        with _explained(path, _FULL), os.fdopen(descriptor, "wb") as file:
+            watched = _Watched(file)
+            try:
+                yield watched  # type: ignore[misc]
+            except Exception as error:
+                if watched.error is not None and watched.error is not error:
+                    raise watched.error from error  # torch.save hides the first error behind one of its own
+                raise
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(beside, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
-        os.replace(beside, path)
+        with _explained(path, _NOT_WRITABLE):
+            os.replace(beside, path)
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR} | _FULL
+
+
+@contextlib.contextmanager
+def _explained(path: Path, numbers: set[int]) -> Iterator[None]:
+    """Say of an error of the file system which file could not be written, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
+        remedy = (
+            "free some space or raise the quota, and start again; what is done is kept"
+            if error.errno in _FULL
+            else "choose a folder that you may write to, such as another output_dir"
+        )
+        raise OSError(error.errno, f"{path} cannot be written, {error.strerror}: {remedy}.") from error
+
+
+class _Watched:
+    """A file that remembers the first error of writing to it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def check_writable(folder: str | os.PathLike) -> None:
+    """Make a folder if it is not there and write a file to it, so that no work is done whose result has no place.
+
+    Raises:
+        OSError: if it cannot be written to; the message names it.
+    """
+    folder = Path(folder)
+    with _explained(folder, _NOT_WRITABLE):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from monai.bundle.config_parser import ConfigParser
 from tqdm.auto import tqdm
 
 from monai_ccnet.calibration.trial import TrialRecord, full_network_def, run_trial
+from monai_ccnet.failures import root_cause
 from monai_ccnet.networks.narrowing import default_input_shape, narrow
 from monai_ccnet.networks.size import network_size
 from monai_ccnet.values import read_json
@@ -110,6 +111,7 @@ _NO_RECIPE = {
     "cache_rate",
     "val_interval",
     "history",
+    "checked_datalist",
 } | {
     "initialize",
     "run",
@@ -212,9 +214,6 @@ def _is_finished(path: Path) -> bool:
 
 
 def _failed(trial: Trial, error: Exception) -> TrialRecord:
-    causes: list[BaseException] = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
-        causes.append(cause)
     return TrialRecord(
         dataset=str(read_json(Path(trial.recipe["dataset_dir"]) / "dataset.json").get("name", "data set")),
         network_def=trial.network_def,
@@ -229,7 +228,7 @@ def _failed(trial: Trial, error: Exception) -> TrialRecord:
         losses=(),
         seconds=0.0,
         versions={},
-        error="".join(traceback.format_exception_only(causes[-1])).strip(),
+        error="".join(traceback.format_exception_only(root_cause(error))).strip(),
     )
 
 

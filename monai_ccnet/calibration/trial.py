@@ -19,11 +19,12 @@ from monai.bundle.config_parser import ConfigParser
 from monai.bundle.workflows import ConfigWorkflow
 
 from monai_ccnet import __version__
+from monai_ccnet.complexity import ComplexityProfile, measure_settings
 from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.size import NetworkSize, network_size
-from monai_ccnet.values import Value, read_json, write_json
+from monai_ccnet.values import Value, check_writable, read_json, write_json
 
-__all__ = ["TrialRecord", "full_network_def", "run_trial"]
+__all__ = ["TrialRecord", "check_output_dir", "full_network_def", "run_trial"]
 
 _PER_IMAGE = {  # from the counts of true positives, false positives, true negatives and false negatives
     "f1": lambda tp, fp, tn, fn: 2 * tp / (2 * tp + fp + fn),
@@ -123,21 +124,13 @@ def run_trial(
 
     Raises:
         ValueError: if the folder holds a trial of another network or recipe.
+        OSError: if the folder cannot be written to.
     """
-    output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    output_dir, asked = Path(output_dir), {"network_def": dict(network_def), "recipe": recipe}
+    check_writable(output_dir)
+    _check_asked(output_dir, asked)  # before waiting for another process as well
     with FileLock(output_dir / ".lock", timeout=-1 if wait else 0):
-        asked = {"network_def": dict(network_def), "recipe": recipe}
-        if (output_dir / "trial.json").exists():
-            if (found := read_json(output_dir / "trial.json")) != asked:
-                differing = [
-                    key for key in {**found["recipe"], **recipe} if found["recipe"].get(key) != recipe.get(key)
-                ]
-                raise ValueError(
-                    f"{output_dir} holds a run with another {', '.join(sorted(differing)) or 'network'}: "
-                    "choose another output_dir, or delete that one."
-                )
-        else:
+        if not _check_asked(output_dir, asked):
             write_json(output_dir / "trial.json", asked)
         if (output_dir / "record.json").exists():
             record = TrialRecord.load(output_dir / "record.json")
@@ -146,6 +139,49 @@ def run_trial(
         record = _train_and_evaluate(Path(bundle_root), output_dir, dict(network_def), multiplier, recipe)
         record.save(output_dir / "record.json")
         return record
+
+
+def check_output_dir(
+    output_dir: str | os.PathLike, dataset: str, measure: str, scales: Sequence[int], **settings: Any
+) -> None:
+    """Refuse a folder that cannot be written to, or that holds a run on another data set or by another measure.
+
+    Args:
+        output_dir: of a run of ``compress.yaml``.
+        dataset: name of the data set.
+        measure: of its complexity.
+        scales: at which it is to be measured.
+        settings: of the measure.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+        ValueError: if a training was begun in it after another measurement, which this run would overwrite.
+    """
+    check_writable(output_dir)
+    profile_file = Path(output_dir) / "complexity.json"
+    if not (profile_file.exists() and (Path(output_dir) / "trial.json").exists()):
+        return
+    known = ComplexityProfile.load(profile_file)
+    asked = (dataset, measure_settings(measure, **settings), tuple(sorted(set(scales))))
+    if (known.dataset, known.settings, known.scales) != asked:
+        raise ValueError(
+            f"{output_dir} holds a run on {known.dataset!r} by {known.settings} at {known.scales}, asked for is "
+            f"{dataset!r} by {asked[1]} at {asked[2]}: choose another output_dir, or delete that one."
+        )
+
+
+def _check_asked(output_dir: Path, asked: Mapping[str, Any]) -> bool:
+    """Return whether a folder holds a trial, and refuse it if it is of another network or recipe."""
+    if not (output_dir / "trial.json").exists():
+        return False
+    found, recipe = read_json(output_dir / "trial.json"), asked["recipe"]
+    if found != asked:
+        differing = [key for key in {**found["recipe"], **recipe} if found["recipe"].get(key) != recipe.get(key)]
+        raise ValueError(
+            f"{output_dir} holds a run with another {', '.join(sorted(differing)) or 'network'}: "
+            "choose another output_dir, or delete that one."
+        )
+    return True
 
 
 def _train_and_evaluate(

@@ -1,0 +1,71 @@
+"""What a datalist must be, each refusal by its message."""
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_ccnet.datalist import _check_files, check_datalist
+
+LABELS = {"0": "background", "1": "disk"}
+
+
+def save(path, pixels):
+    if path.suffix == ".png":
+        Image.fromarray(np.asarray(pixels, np.uint8)).save(path)
+    else:
+        nibabel.save(nibabel.Nifti1Image(np.asarray(pixels, np.float32), np.eye(4)), path)
+    return str(path)
+
+
+@pytest.fixture
+def item(tmp_path):
+    mask = np.zeros((6, 8))
+    mask[2:4, 2:4] = 1
+    return {"image": save(tmp_path / "image.png", np.full((6, 8), 7)), "label": save(tmp_path / "label.png", mask)}
+
+
+def test_what_is_right_is_counted_and_read_once(item, tmp_path):
+    _check_files.cache_clear()
+    volume = {
+        "image": save(tmp_path / "v.nii", np.ones((3, 4, 5))),
+        "label": save(tmp_path / "w.nii", np.eye(3, 4)[..., None] * np.ones(5)),
+    }
+    assert check_datalist([item, volume, {"image": item["image"]}, {"image": np.ones((1, 2, 2))}], LABELS) == 3
+    assert check_datalist([item], LABELS) == check_datalist([item], ["background", "disk"]) == 1
+    assert _check_files.cache_info().misses == 3
+
+
+@pytest.mark.parametrize(
+    ("what", "pixels", "message"),
+    [
+        ("label", np.ones((6, 9)), r"label\.png has the size 9 x 6 and its image .*image\.png 8 x 6.*resample"),
+        ("label", np.full((6, 8), 3), r"label\.png holds 3, and dataset\.json declares 0 to 1: correct it"),
+        ("label", np.arange(48).reshape(6, 8), r"label\.png holds 2, 3, 4, 5, 6, \.\.\., and"),
+        ("label", np.zeros((6, 8, 3)), r"label\.png has 3 channels"),
+    ],
+)
+def test_a_label_that_does_not_fit_is_named(item, tmp_path, what, pixels, message):
+    save(tmp_path / f"{what}.png", pixels)
+    with pytest.raises(ValueError, match=message):
+        check_datalist([item], LABELS)
+
+
+def test_an_image_that_does_not_fit_is_named(item, tmp_path):
+    colour = {"image": save(tmp_path / "colour.png", np.ones((6, 8, 3))), "label": item["label"]}
+    with pytest.raises(ValueError, match=r"colour\.png has 3 channels and .*image\.png has 1: convert it"):
+        check_datalist([item, colour], LABELS)
+    nan = {"image": save(tmp_path / "nan.nii", np.full((3, 3, 3), np.nan))}
+    with pytest.raises(ValueError, match=r"nan\.nii holds NaN"):
+        check_datalist([nan], LABELS)
+    (tmp_path / "image.png").write_bytes((tmp_path / "image.png").read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"image\.png cannot be read .*replace it"):
+        check_datalist([item], LABELS)
+    (tmp_path / "image.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"image\.png is listed in dataset\.json and missing"):
+        check_datalist([item], LABELS)
+
+
+def test_classes_are_numbered_from_zero():
+    with pytest.raises(ValueError, match=r"numbered from 0 on.* got \['0', '255'\]"):
+        check_datalist([], {"0": "background", "255": "vessel"})
