@@ -7,11 +7,13 @@ import errno
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from types import UnionType
+from typing import IO, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 __all__ = ["Value", "atomically", "check_writable", "folder_atomically", "read_json", "write_json"]
 
@@ -145,9 +147,13 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 def read_json(path: str | os.PathLike) -> Any:
     """Read a JSON file; a broken one is refused with its name."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}): delete it and let it be made again.") from error
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is no JSON number")
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,7 @@ class Value:
         """Build the value that :meth:`to_dict` described.
 
         Raises:
-            ValueError: if ``content`` describes another class, or lacks or adds a field.
+            ValueError: if ``content`` describes another class, lacks or adds a field, or holds one of another kind.
         """
         if not isinstance(content, Mapping) or content.get(_TYPE_KEY) != cls.__name__:
             given = content.get(_TYPE_KEY) if isinstance(content, Mapping) else type(content).__name__
@@ -175,9 +181,17 @@ class Value:
                 f"and has unknown {sorted(given_names - names)}: was it written by another version?"
             )
         try:
-            return cls(**{name: _decode(content[name]) for name in names})
-        except TypeError as error:
+            value = cls(**{name: _decode(content[name]) for name in names})
+        except (TypeError, AttributeError, LookupError, OverflowError) as error:
             raise ValueError(f"the JSON of a {cls.__name__} holds a field of the wrong kind: {error}") from error
+        for name, hint in get_type_hints(cls).items():
+            if not _is_of(getattr(value, name), hint):
+                given = repr(content[name])
+                raise ValueError(
+                    f"field {name!r} of a {cls.__name__} must be {getattr(hint, '__name__', hint)}, got "
+                    f"{given[:60]}{'...' if len(given) > 60 else ''}."
+                )
+        return value
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the value as JSON, atomically."""
@@ -220,6 +234,24 @@ def _decode(item: Any) -> Any:
     if isinstance(item, list):
         return [_decode(value) for value in item]
     return item
+
+
+def _is_of(item: Any, hint: Any) -> bool:
+    """Tell whether an item is of the kind that a field is annotated with; a whole number may be written as 2.0."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(_is_of(item, each) for each in inner)
+    if hint in (int, float):
+        return isinstance(item, (int, float)) and not isinstance(item, bool) and abs(item) < sys.float_info.max
+    if not isinstance(item, origin or hint):
+        return False
+    if isinstance(item, Mapping):
+        return not inner or all(_is_of(k, inner[0]) and _is_of(v, inner[1]) for k, v in item.items())
+    if origin is tuple and Ellipsis not in inner:
+        return len(item) == len(inner) and all(map(_is_of, item, inner))
+    return not inner or all(_is_of(each, inner[0]) for each in item)
 
 
 def _all_subclasses(cls: type[Value]) -> set[type[Value]]:

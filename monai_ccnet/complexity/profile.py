@@ -136,4 +136,5 @@ class ComplexityProfile(Value):
             for scale, value in zip(self.scales, self.mean, strict=True)
         )
         skipped = f"; {len(self.unreadable)} files could not be read" if self.unreadable else ""
-        return f"{self.settings['measure']} complexity of {self.dataset} ({self.count} images{skipped}): {values}"
+        measure = self.settings.get("measure", "unknown")
+        return f"{measure} complexity of {self.dataset} ({self.count} images{skipped}): {values}"

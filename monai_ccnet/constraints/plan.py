@@ -63,6 +63,8 @@ class CompressionPlan(Value):
         object.__setattr__(self, "constraints", tuple(self.constraints) or (self.constraint,))
         if not all(0 < multiplier <= 1 for multiplier in self.multipliers):
             raise ValueError(f"multipliers must lie in (0, 1], got {self.multipliers}.")
+        if len(self.channels) != len(self.multipliers):
+            raise ValueError(f"each stage has one width and one multiplier, got {self.channels}, {self.multipliers}.")
 
     @property
     def compression(self) -> float:

@@ -1,0 +1,136 @@
+"""Files that are not what they should be: a value, or one error that names the file, and nothing is executed."""
+
+import copy
+import json
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from monai_ccnet.calibration import TrialRecord, load_records
+from monai_ccnet.complexity import ComplexityProfile
+from monai_ccnet.constraints import AccuracyFloor, DiskBudget, compress
+from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.networks import network_size
+
+UNET = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [4, 8]}
+PROFILE = ComplexityProfile.published("lymph_node")
+MODEL = DegradationModel.published("unet", metric="f1")
+RECORD = TrialRecord(
+    dataset="disks",
+    network_def=UNET,
+    multiplier=0.5,
+    recipe={"seed": 0},
+    size=network_size(UNET),
+    file_bytes=1000,
+    scores={"f1": 0.9},
+    pooled={"f1": 0.9},
+    per_image={"f1": [0.9, None]},
+    constant_score=0.3,
+    losses=(0.5, 0.4),
+    seconds=1.5,
+    versions={"torch": "2"},
+)
+PLAN = compress(UNET, [DiskBudget(60_000), AccuracyFloor(0.9)], complexity=PROFILE, degradation=MODEL)
+VALUES = {type(value).__name__: value for value in (PROFILE, MODEL, RECORD, PLAN)}
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from([10**400, {"value_type": "DiskBudget"}, {"value_type": []}, {"value_type": "PosixPath"}]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@st.composite
+def mutated(draw, content):
+    """Return JSON text in which one place, however deep, is replaced, removed or joined by another."""
+    content = copy.deepcopy(content)
+    place = content
+    while True:
+        keys = sorted(place) if isinstance(place, dict) else list(range(len(place)))
+        key = draw(st.sampled_from(keys))
+        if not (isinstance(place[key], (dict, list)) and place[key] and draw(st.booleans())):
+            break
+        place = place[key]
+    what = draw(st.sampled_from(["replace", "remove", "add"]))
+    if what == "replace":
+        place[key] = draw(anything)
+    elif what == "remove":
+        del place[key]
+    elif isinstance(place, dict):
+        place[draw(st.text(max_size=8))] = draw(anything)
+    else:
+        place.append(draw(anything))
+    return json.dumps(content).encode()
+
+
+@st.composite
+def damaged(draw, content):
+    """Return the bytes of JSON cut off or with some bytes overwritten, as by a broken disk or an editor."""
+    text = bytearray(json.dumps(content).encode())
+    start = draw(st.integers(0, len(text)))
+    if draw(st.booleans()):
+        return bytes(text[:start])
+    text[start : start + draw(st.integers(0, 4))] = draw(st.binary(max_size=4))
+    return bytes(text)
+
+
+@pytest.mark.parametrize("name", VALUES)
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_damaged_file_gives_a_value_or_an_error_that_names_it(name, data, tmp_path):
+    content = json.loads(json.dumps(VALUES[name].to_dict()))
+    path = tmp_path / "value.json"
+    path.write_bytes(data.draw(mutated(content) | damaged(content)))
+    cls, error, loaded = type(VALUES[name]), None, None
+    try:
+        loaded = cls.load(path)
+    except (ValueError, TypeError) as raised:
+        error = str(raised)
+    if loaded is not None:
+        assert cls.from_dict(loaded.to_dict()) == loaded
+    else:
+        assert str(path) in error
+        assert "\n" not in error
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000, '{"value_type": NaN}', "\x00", "", "null", "[]", '"x"'])
+def test_what_is_no_value_at_all_is_named(text, tmp_path):
+    (tmp_path / "value.json").write_text(text)
+    for value in VALUES.values():
+        with pytest.raises(ValueError, match=r"value\.json"):
+            type(value).load(tmp_path / "value.json")
+
+
+def test_a_field_of_another_kind_is_named(tmp_path):
+    (tmp_path / "record.json").write_text(json.dumps(RECORD.to_dict() | {"file_bytes": "many"}))
+    with pytest.raises(ValueError, match=r"record\.json: field 'file_bytes' of a TrialRecord must be int, got 'many'"):
+        load_records(tmp_path)
+    (tmp_path / "record.json").write_text(json.dumps(RECORD.to_dict() | {"size": DiskBudget(5).to_dict()}))
+    with pytest.raises(ValueError, match="field 'size' of a TrialRecord must be NetworkSize"):
+        load_records(tmp_path)
+
+
+class _Evil:
+    def __reduce__(self):
+        return eval, ("__import__('pathlib').Path('executed').touch()",)
+
+
+def test_a_checkpoint_that_would_execute_code_is_refused(tmp_path, monkeypatch):
+    from ignite.engine import Engine
+
+    from monai_ccnet.handlers import ResumeTraining
+
+    monkeypatch.chdir(tmp_path)
+    torch.save({"network": _Evil()}, tmp_path / "training_checkpoint_1.pt")
+    trainer = Engine(lambda engine, batch: None)
+    ResumeTraining(tmp_path, {"network": torch.nn.Linear(1, 1)}).attach(trainer)
+    with pytest.raises(Exception, match=r"[Ww]eights"):
+        trainer.run([0])
+    assert not (tmp_path / "executed").exists()
