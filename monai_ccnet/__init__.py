@@ -13,7 +13,6 @@ The parts, in reading order:
 - ``transforms``, ``auto3dseg``: complexity inside a MONAI pipeline, and inside Auto3DSeg's data analysis.
 - ``figures``: pictures of what was measured, planned and found.
 - ``report``, ``html_report``: what a run tells, as JSON, in plain words, and as one page with its pictures.
-- ``figures``: pictures of what was measured.
 - ``datalist``: is a data set what its list says?
 - ``datasets``: public data sets, from the folders they are distributed as.
 - ``samples``: real sample data, through a library that ships it.

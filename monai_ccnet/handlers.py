@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from monai.data.utils import set_rnd
 from monai.handlers import CheckpointLoader
 from monai.utils import IgniteInfo, min_version, optional_import, set_determinism
 
+from monai_ccnet.calibration.trial import evaluated_record
+from monai_ccnet.constraints import CompressionPlan, DiskBudget, InfeasibleConstraintError
 from monai_ccnet.values import atomically
 
 if TYPE_CHECKING:
@@ -34,7 +37,16 @@ else:
     )
     idist, _ = optional_import("ignite.distributed", IgniteInfo.OPT_IMPORT_VERSION, min_version)
 
-__all__ = ["EpochLosses", "EpochSeed", "ResumeTraining", "forget_training"]
+__all__ = [
+    "CheckBudget",
+    "EpochLosses",
+    "EpochSeed",
+    "LogPlan",
+    "RecordTrial",
+    "ResumeTraining",
+    "forget_training",
+    "plan_metrics",
+]
 
 _PREFIX = "training"
 _RANK_STRIDE = 100_003  # processes of one training draw differently, and no epoch repeats another process's
@@ -159,3 +171,171 @@ def forget_training(save_dir: str | os.PathLike) -> None:
 def _checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, the newest last; a kill between two may leave both, each whole."""
     return sorted(folder.glob(f"{_PREFIX}_*.pt"), key=lambda path: path.stat().st_mtime_ns)
+
+
+class CheckBudget:
+    """Refuse to train a network other than the planned one, and a file of weights above the plan's disk budgets.
+
+    Args:
+        plan: what was planned, or the file that holds it.
+        network: the network that is trained; wrapped for several processes or not.
+        weights_file: what the training leaves at its end, if it is to be checked; attach after what writes it.
+    """
+
+    def __init__(
+        self,
+        plan: CompressionPlan | str | os.PathLike,
+        network: torch.nn.Module,
+        weights_file: str | os.PathLike | None = None,
+    ) -> None:
+        self.plan = _as_plan(plan)
+        self.network = network
+        self.weights_file = None if weights_file is None else Path(weights_file)
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer."""
+        engine.add_event_handler(Events.STARTED, self)
+        if self.weights_file is not None:
+            engine.add_event_handler(Events.COMPLETED, self._check_file)
+
+    def __call__(self, engine: Engine) -> None:
+        """Compare the network's parameters with the plan's."""
+        network = getattr(self.network, "module", self.network)
+        found, planned = sum(p.numel() for p in network.parameters() if p.requires_grad), self.plan.size.parameters
+        if found != planned:
+            raise ValueError(
+                f"the network has {found:,} trainable parameters and the plan {planned:,}: build it with "
+                "monai_ccnet.networks.build_network(plan.network_def)."
+            )
+
+    def _check_file(self) -> None:
+        assert self.weights_file is not None
+        if not self.weights_file.is_file():
+            raise FileNotFoundError(f"{self.weights_file} was not written: attach CheckBudget after what writes it.")
+        file_bytes = self.weights_file.stat().st_size
+        for each in self.plan.constraints:
+            if isinstance(each, DiskBudget) and file_bytes > each.max_bytes:
+                raise InfeasibleConstraintError(
+                    f"{self.weights_file} has {file_bytes:,} bytes, the budget is {each.max_bytes:,}: write it with "
+                    f"monai_ccnet.networks.save_weights at {each.bits_per_weight} bits or fewer."
+                )
+
+
+def plan_metrics(plan: CompressionPlan) -> dict[str, float]:
+    """Return the numbers of a plan by name: sizes, multipliers, and what is known of complexity and of the score."""
+    numbers: dict[str, float | None] = {
+        "parameters": plan.size.parameters,
+        "weights": plan.size.weights,
+        "planned_file_bytes": plan.size.file_bytes,
+        "macs": plan.size.macs,
+        "activation_bytes": plan.size.activation_bytes,
+        "compression": plan.compression,
+        "complexity": None if plan.complexity is None else plan.complexity.at(1),
+        "predicted_score": None if plan.predicted is None else plan.predicted.score,
+        "predicted_low": None if plan.predicted is None else plan.predicted.low,
+        "predicted_high": None if plan.predicted is None else plan.predicted.high,
+        **{f"multiplier_{stage}": multiplier for stage, multiplier in enumerate(plan.multipliers)},
+    }
+    return {name: float(value) for name, value in numbers.items() if value is not None}
+
+
+class LogPlan:
+    """Put the numbers of a plan among an engine's metrics, where MONAI's stock handlers find them.
+
+    ``StatsHandler``, ``TensorBoardStatsHandler`` and ``MLFlowHandler`` report ``engine.state.metrics`` at the end of
+    each epoch; attach this one before them. On an evaluator, predicted and achieved then stand side by side.
+
+    Args:
+        plan: what was planned, or the file that holds it.
+        full_size_score: the full-size network's own score, where it is known; an engine with the plan's metric then
+            gets ``achieved_relative_score`` as well.
+    """
+
+    def __init__(self, plan: CompressionPlan | str | os.PathLike, full_size_score: float | None = None) -> None:
+        self.plan = _as_plan(plan)
+        self.full_size_score = full_size_score
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer or an evaluator."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Add to the metrics."""
+        engine.state.metrics.update(plan_metrics(self.plan))
+        metric = self.plan.degradation.metric if self.plan.degradation is not None else "f1"
+        if self.full_size_score is not None and metric in engine.state.metrics:
+            engine.state.metrics["achieved_relative_score"] = engine.state.metrics[metric] / self.full_size_score
+
+
+class RecordTrial:
+    """Write the record of a network that an evaluator scored: what a calibration is made of, from any training.
+
+    The evaluator needs a ``monai.handlers.ConfusionMatrix`` of the F1 score, named ``f1``, with ``compute_sample`` and
+    without background, as in ``train.yaml``.
+
+    Args:
+        path: of the record, a JSON file in the folder that ``load_records`` will read.
+        dataset: name of the data set.
+        network_def: the network's MONAI config.
+        weights_file: the file of its weights.
+        multiplier: channels per channel of the full-size network; 1 for that itself.
+        recipe: how it was trained, in JSON types.
+        input_shape: ``(B, C, H, W[, D])`` for which the sizes are stated.
+        history: what kept the losses of the training, if anything did.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        dataset: str,
+        network_def: Mapping[str, Any],
+        weights_file: str | os.PathLike,
+        multiplier: float | None = None,
+        recipe: Mapping[str, Any] | None = None,
+        input_shape: Sequence[int] | None = None,
+        history: EpochLosses | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.dataset = dataset
+        self.network_def = dict(network_def)
+        self.weights_file = Path(weights_file)
+        self.multiplier = multiplier
+        self.recipe = dict(recipe or {})
+        self.input_shape = input_shape
+        self.history = history
+        self._start = time.monotonic()
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a MONAI evaluator."""
+        engine.add_event_handler(Events.STARTED, self._begin)
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def _begin(self) -> None:
+        self._start = time.monotonic()
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the record; in several processes the first does."""
+        details = getattr(engine.state, "metric_details", {}).get("f1")
+        if details is None or "f1" not in engine.state.metrics:
+            raise ValueError(
+                "RecordTrial needs a metric 'f1' of the evaluator, a monai.handlers.ConfusionMatrix with details, got "
+                f"{sorted(engine.state.metrics)}."
+            )
+        if idist.get_rank() > 0:
+            return
+        evaluated_record(
+            engine.state.metrics,
+            details,
+            dataset=self.dataset,
+            network_def=self.network_def,
+            input_shape=self.input_shape,
+            file_bytes=os.path.getsize(self.weights_file),
+            multiplier=self.multiplier,
+            recipe=self.recipe,
+            losses=() if self.history is None else self.history.losses,
+            seconds=round(time.monotonic() - self._start, 1),
+        ).save(self.path)
+
+
+def _as_plan(plan: CompressionPlan | str | os.PathLike) -> CompressionPlan:
+    return plan if isinstance(plan, CompressionPlan) else CompressionPlan.load(plan)

@@ -55,6 +55,9 @@ def test_importing_the_package_imports_nothing_heavy():
         "ForegroundDensityd",
         "LabelComplexity",
         "LabelComplexityd",
+        "CheckBudget",
+        "LogPlan",
+        "RecordTrial",
     ],
 )
 def test_no_class_has_a_name_of_monais(name):

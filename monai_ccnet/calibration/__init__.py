@@ -3,7 +3,7 @@
 from monai_ccnet.calibration.fit import calibrate, degradation_points, predict_left_out, refit
 from monai_ccnet.calibration.segment import SegmentedImage, segment_examples, segment_sweep
 from monai_ccnet.calibration.sweep import FAST_MULTIPLIERS, MULTIPLIERS, Trial, load_records, plan_trials, run_sweep
-from monai_ccnet.calibration.trial import TrialRecord, check_output_dir, full_network_def, run_trial
+from monai_ccnet.calibration.trial import TrialRecord, check_output_dir, evaluated_record, full_network_def, run_trial
 
 __all__ = [
     "FAST_MULTIPLIERS",
@@ -14,6 +14,7 @@ __all__ = [
     "calibrate",
     "check_output_dir",
     "degradation_points",
+    "evaluated_record",
     "full_network_def",
     "load_records",
     "plan_trials",

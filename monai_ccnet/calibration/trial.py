@@ -24,7 +24,7 @@ from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.size import NetworkSize, network_size
 from monai_ccnet.values import Value, check_writable, read_json, write_json
 
-__all__ = ["TrialRecord", "check_output_dir", "full_network_def", "run_trial"]
+__all__ = ["TrialRecord", "check_output_dir", "evaluated_record", "full_network_def", "run_trial"]
 
 _PER_IMAGE = {  # from the counts of true positives, false positives, true negatives and false negatives
     "f1": lambda tp, fp, tn, fn: 2 * tp / (2 * tp + fp + fn),
@@ -199,23 +199,65 @@ def _train_and_evaluate(
     parser = _run([configs / "train.yaml", configs / "evaluate.yaml"], overrides).parser
     evaluator = parser.get_parsed_content("validate#evaluator")
     in_channels, patch_size = (parser.get_parsed_content(key) for key in ("in_channels", "patch_size"))
-    counts = _counts(evaluator.state.metric_details["f1"])
-    per_image = {name: _class_mean(_ratio(score, counts)) for name, score in _PER_IMAGE.items()}
-    pooled = {name: float(np.nanmean(_ratio(score, counts.sum(axis=0)))) for name, score in _PER_IMAGE.items()}
     left = read_json(training)
-    return TrialRecord(
+    return evaluated_record(
+        evaluator.state.metrics,
+        evaluator.state.metric_details["f1"],
         dataset=str(parser.get_parsed_content("dataset_json").get("name", "data set")),
         network_def=network_def,
         multiplier=multiplier,
         recipe={**_plain_settings(parser), **{key: recipe[key] for key in recipe if key != "dataset_dir"}},
-        size=network_size(network_def, (1, in_channels, *patch_size)),
+        input_shape=(1, in_channels, *patch_size),
         file_bytes=os.path.getsize(output_dir / "model.pt"),
-        scores={name: float(value) for name, value in evaluator.state.metrics.items()},
+        losses=left["losses"],
+        seconds=round(left["seconds"] + time.monotonic() - start, 1),
+    )
+
+
+def evaluated_record(
+    metrics: Mapping[str, float],
+    details: Any,
+    *,
+    dataset: str,
+    network_def: Mapping[str, Any],
+    input_shape: Sequence[int] | None,
+    file_bytes: int,
+    multiplier: float | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    losses: Sequence[float] = (),
+    seconds: float = 0.0,
+) -> TrialRecord:
+    """Return the record of a network that was evaluated.
+
+    Args:
+        metrics: means over the test images, ``"f1"`` among them.
+        details: true positives, false positives, true negatives and false negatives, ``(images, classes, 4)``, as
+            ``monai.handlers.ConfusionMatrix`` leaves them.
+        dataset: as the others, a field of :class:`TrialRecord`.
+        network_def: the network's MONAI config.
+        input_shape: ``(B, C, H, W[, D])`` for which the sizes are stated.
+        file_bytes: bytes of the file of weights.
+        multiplier: channels per channel of the full-size network.
+        recipe: how it was trained.
+        losses: of each epoch.
+        seconds: of training and evaluation.
+    """
+    counts = _counts(details)
+    per_image = {name: _class_mean(_ratio(score, counts)) for name, score in _PER_IMAGE.items()}
+    pooled = {name: float(np.nanmean(_ratio(score, counts.sum(axis=0)))) for name, score in _PER_IMAGE.items()}
+    return TrialRecord(
+        dataset=dataset,
+        network_def=dict(network_def),
+        multiplier=multiplier,
+        recipe=dict(recipe or {}),
+        size=network_size(network_def, input_shape),
+        file_bytes=file_bytes,
+        scores={name: float(value) for name, value in metrics.items()},
         pooled=pooled,
         per_image={name: [None if math.isnan(v) else float(v) for v in values] for name, values in per_image.items()},
         constant_score=_constant_score(counts),
-        losses=left["losses"],
-        seconds=round(left["seconds"] + time.monotonic() - start, 1),
+        losses=tuple(losses),
+        seconds=seconds,
         versions={
             "monai_ccnet": __version__,
             "monai": monai.__version__,
