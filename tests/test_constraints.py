@@ -71,7 +71,7 @@ def test_plans_take_under_a_second_each():
 @given(
     st.integers(40_000, 400_000),
     st.booleans(),
-    st.sampled_from([16, 32, 64]),
+    st.sampled_from([8, 16, 32, 64]),
     st.sampled_from(["parameters", "weights"]),
 )
 def test_the_file_written_keeps_to_the_budget_and_one_step_more_does_not(max_bytes, layerwise, bits, count):
@@ -160,7 +160,7 @@ def test_a_plan_in_a_file_builds_the_same_network(tmp_path):
         (lambda: DiskBudget(0), ValueError, "above 0"),
         (lambda: DiskBudget(float("nan")), ValueError, "above 0"),
         (lambda: DiskBudget("1 MB"), ValueError, "above 0"),
-        (lambda: DiskBudget(1000, bits_per_weight=8), ValueError, r"one of \[16, 32, 64\]"),
+        (lambda: DiskBudget(1000, bits_per_weight=4), ValueError, r"one of \[8, 16, 32, 64\]"),
         (lambda: DiskBudget(1000, count="kernels"), ValueError, "'parameters' or 'weights'"),
         (lambda: MemoryBudget(-1, (1, 1, 8, 8)), ValueError, "above 0"),
         (lambda: AccuracyFloor(0), ValueError, "above 0"),

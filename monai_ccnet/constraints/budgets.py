@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from monai_ccnet.networks.latency import Latency, LatencyComparison, compare_latency, measure_latency
-from monai_ccnet.networks.size import STORAGE_TYPES, disk_bytes, forward_macs, memory_bytes
+from monai_ccnet.networks.size import disk_bytes, forward_macs, memory_bytes
+from monai_ccnet.networks.storage import STORAGE_TYPES
 from monai_ccnet.values import Value
 
 __all__ = [
@@ -54,11 +55,11 @@ class DiskBudget(Budget):
     """The most bytes a network may take on disk.
 
     Two numbers must both keep to it: the count of weights at ``bits_per_weight`` bits each, and the bytes of the file
-    that is really written (at 16 bits or at 32, never more), frame, biases and normalisation included.
+    that is really written (at 8, 16 or 32 bits, never more), frame, biases and normalisation included.
 
     Attributes:
         max_bytes: the budget in bytes.
-        bits_per_weight: 16, 32 or 64.
+        bits_per_weight: 8, 16, 32 or 64.
         count: ``"parameters"``, all that is trainable, or ``"weights"``, kernels alone as in the paper.
     """
 

@@ -17,8 +17,9 @@ from monai_ccnet.networks.narrowing import (
 )
 from monai_ccnet.networks.plain_unet import PlainUNet
 from monai_ccnet.networks.precision import PRECISIONS, at_precision
-from monai_ccnet.networks.size import NetworkSize, file_bytes, linear_memory_multiplier, network_size, save_weights
+from monai_ccnet.networks.size import NetworkSize, file_bytes, linear_memory_multiplier, network_size
 from monai_ccnet.networks.squeeze_unet import SqueezeUNet
+from monai_ccnet.networks.storage import dequantized, kernel_axes, load_weights, quantized, reads_int8, save_weights
 from monai_ccnet.networks.ucunet import UCUNet
 
 __all__ = [
@@ -38,15 +39,20 @@ __all__ = [
     "check_input_shape",
     "compare_latency",
     "default_input_shape",
+    "dequantized",
     "divisor_of",
     "file_bytes",
     "follow_forward",
     "follow_training",
+    "kernel_axes",
     "linear_memory_multiplier",
+    "load_weights",
     "measure_latency",
     "narrow",
     "network_def_of",
     "network_size",
+    "quantized",
+    "reads_int8",
     "save_weights",
     "widths_of",
     "with_widths",

@@ -15,6 +15,8 @@ from monai.bundle.config_item import ConfigComponent
 from monai.bundle.config_parser import ConfigParser
 from torch.overrides import TorchFunctionMode
 
+from monai_ccnet.networks.storage import reads_int8
+
 __all__ = ["NetworkDef", "arguments_of", "build_network", "network_def_of", "target_of"]
 
 NetworkDef = Mapping[str, Any]
@@ -38,7 +40,7 @@ def network_def_of(network: Any) -> dict[str, Any]:
 
 
 def build_network(network_def: NetworkDef, device: str | torch.device | None = None) -> torch.nn.Module:
-    """Build the network of a config.
+    """Build the network of a config; it can load weights that were saved at any number of bits.
 
     Args:
         network_def: the network's MONAI config, with references resolved.
@@ -65,7 +67,7 @@ def build_network(network_def: NetworkDef, device: str | torch.device | None = N
             stack.enter_context(_ShapesOnly())
         resolved = ConfigParser({"arguments": copy.deepcopy(arguments)}).get_parsed_content("arguments")
         network = network_class(**resolved)
-    return network.to("meta") if shapes_only else network
+    return reads_int8(network.to("meta") if shapes_only else network)
 
 
 def arguments_of(network_def: NetworkDef) -> dict[str, Any]:

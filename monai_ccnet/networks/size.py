@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn.modules.conv import _ConvNd
-from torch.serialization import skip_data
 
 from monai_ccnet.networks.building import build_network
 from monai_ccnet.networks.memory import follow_forward, follow_training
 from monai_ccnet.networks.narrowing import WIDTHS, check_input_shape
-from monai_ccnet.values import Value, atomically
+from monai_ccnet.networks.storage import stored_state, written_bytes
+from monai_ccnet.values import Value
 
-__all__ = ["STORAGE_TYPES", "NetworkSize", "file_bytes", "network_size", "save_weights"]
-
-# What a checkpoint holds for each number of bits a weight. Nothing is gained by storing more than was trained.
-STORAGE_TYPES = {16: torch.float16, 32: torch.float32, 64: torch.float32}
+__all__ = ["NetworkSize", "file_bytes", "network_size"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,7 @@ def network_size(network_def: Mapping[str, Any], input_shape: Sequence[int] | No
         weights=_kernel_weights(network),
         parameters=_parameters(network),
         state_bytes=_state_bytes(network),
-        file_bytes=_file_bytes(network, 32),
+        file_bytes=written_bytes(network, 32),
         macs=macs,
         activation_bytes=activation_bytes,
         training_bytes=training_bytes,
@@ -100,12 +95,12 @@ def disk_bytes(network_def: Mapping[str, Any], bits_per_weight: int = 32, count:
 
     Args:
         network_def: the network's MONAI config, with references resolved.
-        bits_per_weight: 16, 32 or 64; the file holds at most 32.
+        bits_per_weight: 8, 16, 32 or 64; the file holds at most 32.
         count: ``"parameters"`` or ``"weights"``, as in :class:`NetworkSize`.
     """
     network = _on_meta(network_def)
     counted = _parameters(network) if count == "parameters" else _kernel_weights(network)
-    return max(math.ceil(counted * bits_per_weight / 8), _file_bytes(network, bits_per_weight))
+    return max(math.ceil(counted * bits_per_weight / 8), written_bytes(network, bits_per_weight))
 
 
 def memory_bytes(network_def: Mapping[str, Any], input_shape: Sequence[int]) -> int:
@@ -126,7 +121,7 @@ def kernel_weights(network_def: Mapping[str, Any]) -> int:
 
 def file_bytes(network_def: Mapping[str, Any], bits_per_weight: int = 32) -> int:
     """Return the exact bytes of the file that :func:`save_weights` would write for a network."""
-    return _file_bytes(_on_meta(network_def), bits_per_weight)
+    return written_bytes(_on_meta(network_def), bits_per_weight)
 
 
 def linear_memory_multiplier(needed_bytes: float, full_bytes: float) -> float:
@@ -146,22 +141,6 @@ def linear_memory_multiplier(needed_bytes: float, full_bytes: float) -> float:
     if not (full_bytes > 0 and needed_bytes > 0):
         raise ValueError(f"bytes must be above 0, got {needed_bytes!r} and {full_bytes!r}.")
     return min(1.0, needed_bytes / full_bytes)
-
-
-def save_weights(network: torch.nn.Module, path: str | os.PathLike, bits_per_weight: int = 32) -> int:
-    """Write a network's plain state dict, atomically, and return the bytes of the file.
-
-    Args:
-        network: a network; of one that is wrapped for several processes, its inner network.
-        path: the file, such as ``model.pt``.
-        bits_per_weight: 32 or 64 store float32, 16 stores float16; ``load_state_dict`` casts back.
-    """
-    if isinstance(network, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
-        network = network.module
-    state = _stored(network, bits_per_weight)
-    with atomically(path) as file:
-        torch.save(state, file)
-    return os.path.getsize(path)
 
 
 def _on_meta(network_def: Mapping[str, Any]) -> torch.nn.Module:
@@ -205,66 +184,5 @@ def _parameters(network: torch.nn.Module) -> int:
 
 
 def _state_bytes(network: torch.nn.Module) -> int:
-    storages = {tensor.untyped_storage()._cdata: tensor.nbytes for tensor in _stored(network, 32).values()}
+    storages = {tensor.untyped_storage()._cdata: tensor.nbytes for tensor in stored_state(network, 32).values()}
     return sum(storages.values())
-
-
-def _stored(network: torch.nn.Module, bits_per_weight: int) -> dict[str, torch.Tensor]:
-    """Return the state dict as it is written; a tensor that it holds under two names is still one tensor."""
-    if bits_per_weight not in STORAGE_TYPES:
-        raise ValueError(f"bits_per_weight must be one of {sorted(STORAGE_TYPES)}, got {bits_per_weight}.")
-    state = network.state_dict()
-    one_of: dict[tuple, torch.Tensor] = {}
-    for name, tensor in state.items():  # the state dict itself is kept, for it carries the modules' versions
-        key = _identity(tensor)
-        if key not in one_of:
-            stored = tensor.to("meta" if tensor.is_meta else "cpu", _dtype_on_disk(tensor, bits_per_weight))
-            one_of[key] = stored.contiguous()  # a memory format would be written along, in a few bytes more
-        state[name] = one_of[key]
-    return state
-
-
-def _identity(tensor: torch.Tensor) -> tuple:
-    return tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
-
-
-def _dtype_on_disk(tensor: torch.Tensor, bits_per_weight: int) -> torch.dtype:
-    return STORAGE_TYPES[bits_per_weight] if tensor.is_floating_point() else tensor.dtype
-
-
-def _file_bytes(network: torch.nn.Module, bits_per_weight: int) -> int:
-    """Let torch's own writer count: the file's frame is written, the weights' bytes are only skipped over."""
-    state = _stored(network, bits_per_weight)
-    # The device is written along, so they are on the CPU; of memory that is never touched, no page is ever taken.
-    on_cpu = {_identity(tensor): torch.empty_like(tensor, device="cpu") for tensor in state.values()}
-    for name, tensor in state.items():
-        state[name] = on_cpu[_identity(tensor)]
-    counter = _ByteCounter()
-    with skip_data():
-        torch.save(state, counter)  # type: ignore[arg-type]
-    return counter.length
-
-
-class _ByteCounter(io.RawIOBase):
-    """A file that keeps nothing but its length."""
-
-    position = length = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.length}[whence]
-        return self.position
-
-    def write(self, chunk: Any) -> int:
-        written = memoryview(chunk).nbytes
-        self.position += written
-        self.length = max(self.length, self.position)
-        return written

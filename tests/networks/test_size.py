@@ -109,7 +109,7 @@ def test_full_width_to_the_digit():
 @given(
     channels=st.lists(st.integers(1, 12), min_size=2, max_size=4),
     spatial_dims=st.sampled_from([2, 3]),
-    bits=st.sampled_from([16, 32, 64]),
+    bits=st.sampled_from([8, 16, 32, 64]),
 )
 def test_counts_equal_those_of_a_network_really_made(channels, spatial_dims, bits, tmp_path_factory):
     network_def = _unet(*channels, spatial_dims=spatial_dims)
@@ -205,7 +205,7 @@ def test_tensors_that_a_network_holds_under_two_names_are_counted_and_written_on
     network, size = build_network(network_def), network_size(network_def)
     assert len(network.state_dict()) > len(list(network.parameters()))
     assert size.state_bytes == 4 * size.parameters
-    for bits in (16, 32):
+    for bits in (8, 16, 32):
         assert save_weights(network, tmp_path / "model.pt", bits) == file_bytes(network_def, bits)
     assert file_bytes(network_def, 16) < 0.8 * file_bytes(network_def, 32)
 
@@ -239,5 +239,5 @@ def test_weights_load_back_without_running_code(tmp_path, bits):
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match=r"one of \[16, 32, 64\], got 8"):
-        file_bytes(_unet(2, 2), 8)
+    with pytest.raises(ValueError, match=r"one of \[8, 16, 32, 64\], got 4"):
+        file_bytes(_unet(2, 2), 4)

@@ -1,0 +1,216 @@
+"""A network's weights in a file: at 32, 16 or 8 bits each, written whole, read back, and its bytes known beforehand."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.serialization import skip_data
+
+from monai_ccnet.values import atomically
+
+__all__ = [
+    "STORAGE_TYPES",
+    "dequantized",
+    "kernel_axes",
+    "load_weights",
+    "quantized",
+    "reads_int8",
+    "save_weights",
+    "written_bytes",
+]
+
+# What a checkpoint holds for each number of bits a weight. Nothing is gained by storing more than was trained; at 8
+# bits that is what kernels become, and the few other numbers stay float32.
+STORAGE_TYPES = {8: torch.int8, 16: torch.float16, 32: torch.float32, 64: torch.float32}
+
+_SCALES = "int8_scales"
+
+
+def save_weights(
+    network: torch.nn.Module,
+    path: str | os.PathLike,
+    bits_per_weight: int = 32,
+    half: torch.dtype = torch.float16,
+) -> int:
+    """Write a network's plain state dict, atomically, and return the bytes of the file.
+
+    Args:
+        network: a network; of one that is wrapped for several processes, its inner network.
+        path: the file, such as ``model.pt``.
+        bits_per_weight: 32 or 64 store float32. 16 stores ``half``; ``load_state_dict`` casts back. 8 stores each
+            kernel as int8 (:func:`quantized`) and the scales of all of them in one more tensor; :func:`load_weights`
+            reads it, as does ``load_state_dict`` of any network of :func:`~monai_ccnet.networks.build_network`.
+        half: ``torch.float16``, or ``torch.bfloat16``, which has float32's range and fewer digits.
+
+    Raises:
+        ValueError: if a number is beyond the range of the type it is to be stored in.
+    """
+    if isinstance(network, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+        network = network.module
+    state = stored_state(network, bits_per_weight, half)
+    for (name, tensor), stored in zip(network.state_dict().items(), state.values(), strict=False):
+        if stored.is_floating_point() and (tensor.isfinite().cpu() & ~stored.isfinite()).any():
+            raise ValueError(
+                f"{name} holds numbers up to {tensor.abs().max().item():.3g}, beyond the range of {stored.dtype}: "
+                "store at 32 bits, or with half=torch.bfloat16."
+            )
+    with atomically(path) as file:
+        torch.save(state, file)
+    return os.path.getsize(path)
+
+
+def load_weights(network: torch.nn.Module, path: str | os.PathLike) -> torch.nn.Module:
+    """Load what :func:`save_weights` wrote, at any number of bits, into a network of the same config; nothing is run.
+
+    Returns:
+        The network, changed in place.
+    """
+    reads_int8(network).load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network
+
+
+def reads_int8(network: torch.nn.Module) -> torch.nn.Module:
+    """Let a network's ``load_state_dict`` take int8 kernels too; the network is changed in place and returned."""
+    network.register_load_state_dict_pre_hook(_dequantize)  # once more does no harm: it finds nothing left to do
+    return network
+
+
+def quantized(kernel: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a kernel as int8, symmetric about 0, and the scale of each output channel.
+
+    Args:
+        kernel: of a convolution or a linear layer, floating point.
+        axis: of its output channels.
+
+    Returns:
+        Codes from -127 to 127, int8, of the kernel's shape; and scales, float32, one an output channel. A number is its
+        code times the scale of its channel, and no further from that than half a scale.
+
+    >>> codes, scales = quantized(torch.tensor([[0.5, -1.0], [0.0, 0.0]]), axis=0)
+    >>> codes.tolist(), dequantized(codes, scales, axis=0).round(decimals=2).tolist()
+    ([[64, -127], [0, 0]], [[0.5, -1.0], [0.0, 0.0]])
+    """
+    kernel = kernel.detach().float()
+    others = [other for other in range(kernel.ndim) if other != axis]
+    scales = kernel.abs().amax(dim=others) / 127
+    codes = (kernel / _along(scales.where(scales > 0, 1.0), axis, kernel.ndim)).round()
+    return codes.to(torch.int8), scales
+
+
+def dequantized(codes: torch.Tensor, scales: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return the float32 kernel that :func:`quantized` made int8."""
+    return codes.float() * _along(scales, axis, codes.ndim)
+
+
+def kernel_axes(network: torch.nn.Module) -> dict[str, int]:
+    """Return the axis of the output channels of each kernel of a network, by its name in the state dict."""
+    return {
+        f"{name}.weight" if name else "weight": int(isinstance(module, _ConvTransposeNd))
+        for name, module in network.named_modules(remove_duplicate=False)
+        if isinstance(module, (_ConvNd, torch.nn.Linear))
+    }
+
+
+def stored_state(
+    network: torch.nn.Module, bits_per_weight: int, half: torch.dtype = torch.float16
+) -> dict[str, torch.Tensor]:
+    """Return the state dict as it is written; a tensor that it holds under two names is still one tensor."""
+    if bits_per_weight not in STORAGE_TYPES:
+        raise ValueError(f"bits_per_weight must be one of {sorted(STORAGE_TYPES)}, got {bits_per_weight}.")
+    if half not in (torch.float16, torch.bfloat16):
+        raise ValueError(f"half must be torch.float16 or torch.bfloat16, got {half}.")
+    state, axes = network.state_dict(), kernel_axes(network) if bits_per_weight == 8 else {}
+    one_of: dict[tuple, torch.Tensor] = {}
+    scales: list[torch.Tensor] = []
+    for name, tensor in state.items():  # the state dict itself is kept, for it carries the modules' versions
+        key, kept = (name in axes, *_identity(tensor)), tensor.to("meta" if tensor.is_meta else "cpu")
+        if name in axes:
+            if not (kept.is_meta or kept.isfinite().all()):
+                raise ValueError(f"{name} holds numbers that are not finite: it cannot be stored as int8.")
+            kept, its_scales = quantized(kept, axes[name])
+            scales.append(its_scales)
+        elif tensor.is_floating_point():
+            kept = kept.to(half if bits_per_weight == 16 else torch.float32)
+        # A memory format would be written along, in a few bytes more.
+        state[name] = one_of.setdefault(key, kept.contiguous())
+    if scales:
+        state[_SCALES] = torch.cat(scales)
+    return state
+
+
+def written_bytes(network: torch.nn.Module, bits_per_weight: int) -> int:
+    """Return the exact bytes of the file that :func:`save_weights` would write for a network, which may be on meta.
+
+    torch's own writer counts: the file's frame is written, the weights' bytes are only skipped over.
+    """
+    state = stored_state(network, bits_per_weight)
+    # The device is written along, so they are on the CPU; of memory that is never touched, no page is ever taken.
+    on_cpu = {_identity(tensor): torch.empty_like(tensor, device="cpu") for tensor in state.values()}
+    for name, tensor in state.items():
+        state[name] = on_cpu[_identity(tensor)]
+    counter = _ByteCounter()
+    with skip_data():
+        torch.save(state, counter)  # type: ignore[arg-type]
+    return counter.length
+
+
+def _dequantize(
+    network: torch.nn.Module,
+    state_dict: dict[str, Any],
+    prefix: str,
+    local_metadata: Mapping[str, Any],
+    strict: bool,
+    missing_keys: list[str],
+    unexpected_keys: list[str],
+    error_msgs: list[str],
+) -> None:
+    """Turn the int8 kernels of a state dict into float32, in place, before it is loaded."""
+    if prefix + _SCALES not in state_dict:
+        return
+    scales = state_dict.pop(prefix + _SCALES)
+    axes = {prefix + name: axis for name, axis in kernel_axes(network).items()}
+    stored = {name: axes[name] for name, each in state_dict.items() if name in axes and each.dtype == torch.int8}
+    counts = [state_dict[name].shape[axis] for name, axis in stored.items()]
+    if sum(counts) != len(scales):
+        error_msgs.append(f"the kernels have {sum(counts)} output channels, the file has {len(scales)} int8 scales.")
+        return
+    for (name, axis), its_scales in zip(stored.items(), scales.split(counts), strict=True):
+        state_dict[name] = dequantized(state_dict[name], its_scales, axis)
+
+
+def _along(scales: torch.Tensor, axis: int, dimensions: int) -> torch.Tensor:
+    return scales.reshape([-1 if other == axis else 1 for other in range(dimensions)])
+
+
+def _identity(tensor: torch.Tensor) -> tuple:
+    return tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+class _ByteCounter(io.RawIOBase):
+    """A file that keeps nothing but its length."""
+
+    position = length = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.length}[whence]
+        return self.position
+
+    def write(self, chunk: Any) -> int:
+        written = memoryview(chunk).nbytes
+        self.position += written
+        self.length = max(self.length, self.position)
+        return written

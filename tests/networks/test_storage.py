@@ -1,0 +1,119 @@
+"""Weights in a file at 8, 16 and 32 bits: what is lost, how many bytes it takes, what reads it."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monai_ccnet.constraints import DiskBudget, compress
+from monai_ccnet.networks import (
+    build_network,
+    dequantized,
+    file_bytes,
+    kernel_axes,
+    load_weights,
+    quantized,
+    reads_int8,
+    save_weights,
+)
+
+UNET = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [6, 9, 12], "out_channels": 2}
+SWIN = {
+    "_target_": "monai.networks.nets.SwinUNETR",
+    "spatial_dims": 2,
+    "in_channels": 1,
+    "out_channels": 2,
+    "feature_size": 12,
+    "depths": [1] * 4,
+}
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 1000), st.integers(0, 1), st.floats(1e-6, 1e6))
+def test_no_number_moves_by_more_than_half_a_step_of_its_channel(seed, axis, magnitude):
+    kernel = magnitude * torch.randn(4, 5, 3, 3, generator=torch.Generator().manual_seed(seed))
+    codes, scales = quantized(kernel, axis)
+    again = dequantized(codes, scales, axis)
+    steps = scales.reshape(-1, *[1] * (3 - axis))
+    assert codes.dtype == torch.int8
+    assert codes.abs().amax(dim=[d for d in range(4) if d != axis]).eq(127).all()
+    assert ((kernel - again).abs() <= 0.5001 * steps).all()
+    torch.testing.assert_close(dequantized(*quantized(again, axis), axis), again)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_what_is_read_back_computes_nearly_the_same(tmp_path, spatial_dims, bits):
+    network_def = {**UNET, "spatial_dims": spatial_dims}
+    network, image = build_network(network_def).eval(), torch.randn(1, 1, *[16] * spatial_dims)
+    assert save_weights(network, tmp_path / "model.pt", bits) == file_bytes(network_def, bits)
+    loaded = load_weights(build_network(network_def), tmp_path / "model.pt").eval()
+    assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in loaded.state_dict().values())
+    error = (loaded(image) - network(image)).norm() / network(image).norm()
+    assert error < {8: 0.05, 16: 2e-3, 32: 1e-9}[bits]
+    save_weights(loaded, tmp_path / "again.pt", bits)
+    again = load_weights(build_network(network_def), tmp_path / "again.pt").eval()
+    torch.testing.assert_close(again(image), loaded(image))
+
+
+def test_kernels_are_int8_per_output_channel_and_all_else_is_not(tmp_path):
+    network = build_network(UNET)
+    save_weights(network, tmp_path / "model.pt", 8)
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    axes = kernel_axes(network)
+    assert axes["upsamplers.0.weight"] == 1
+    assert {name for name, tensor in state.items() if tensor.dtype == torch.int8} == set(axes)
+    assert len(state["int8_scales"]) == sum(state[name].shape[axis] for name, axis in axes.items())
+
+
+def test_linear_layers_too(tmp_path):
+    pytest.importorskip("einops")
+    network = build_network(SWIN).eval()
+    save_weights(network, tmp_path / "model.pt", 8)
+    image = torch.randn(1, 1, 64, 64)
+    loaded = load_weights(build_network(SWIN), tmp_path / "model.pt").eval()
+    assert (loaded(image) - network(image)).norm() < 0.05 * network(image).norm()
+
+
+def test_a_budget_at_8_bits_allows_four_times_the_network_and_its_file_keeps_to_it(tmp_path):
+    unet = {"_target_": "monai_ccnet.networks.PlainUNet"}
+    plans = {bits: compress(unet, DiskBudget(1_000_000, bits_per_weight=bits), layerwise=False) for bits in (8, 32)}
+    assert plans[8].size.parameters / plans[32].size.parameters == pytest.approx(4, rel=0.05)
+    for bits, plan in plans.items():
+        assert 980_000 < save_weights(build_network(plan.network_def), tmp_path / "model.pt", bits) <= 1_000_000
+
+
+def test_copies_pickles_and_wrapped_networks_read_int8(tmp_path):
+    network = build_network(UNET)
+    save_weights(network, tmp_path / "model.pt", 8)
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network)), reads_int8(network)):
+        other.load_state_dict(state)
+    torch.nn.DataParallel(network).load_state_dict({f"module.{name}": tensor for name, tensor in state.items()})
+    torch.jit.script(network)
+    assert "int8_scales" in state
+    with pytest.raises(RuntimeError, match=r"kernels have \d+ output channels, the file has \d+ int8 scales"):
+        build_network({**UNET, "channels": [6, 9]}).load_state_dict(state)
+
+
+def test_bfloat16_keeps_what_float16_cannot(tmp_path):
+    network = build_network(UNET)
+    network.encoder[0][0].adn.N.running_var.fill_(1e6)
+    with pytest.raises(ValueError, match=r"encoder.*running_var holds numbers up to 1e\+06, beyond the range"):
+        save_weights(network, tmp_path / "model.pt", 16)
+    assert not (tmp_path / "model.pt").exists()
+    written = save_weights(network, tmp_path / "model.pt", 16, half=torch.bfloat16)
+    assert written == file_bytes(UNET, 16)
+    assert load_weights(build_network(UNET), tmp_path / "model.pt").encoder[0][0].adn.N.running_var.max() > 9e5
+
+
+def test_refusals(tmp_path):
+    network = build_network(UNET)
+    with pytest.raises(ValueError, match=r"half must be torch\.float16 or torch\.bfloat16"):
+        save_weights(network, tmp_path / "model.pt", 16, half=torch.float32)
+    network.head.weight.data.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"head\.weight holds numbers that are not finite"):
+        save_weights(network, tmp_path / "model.pt", 8)
