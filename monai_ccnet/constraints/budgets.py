@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from monai_ccnet.networks.latency import Latency, LatencyComparison, compare_latency, measure_latency
-from monai_ccnet.networks.size import disk_bytes, forward_macs, memory_bytes
+from monai_ccnet.networks.size import Countable, disk_bytes, forward_macs, memory_bytes
 from monai_ccnet.networks.storage import STORAGE_TYPES
 from monai_ccnet.values import Value
 
@@ -38,8 +38,8 @@ class Budget(Value, ABC):
         """The most that is allowed."""
 
     @abstractmethod
-    def needed(self, network_def: Mapping[str, Any]) -> float:
-        """Return what a network needs of this budget, in the unit of the limit."""
+    def needed(self, network_def: Countable) -> float:
+        """Return what a network, given by its config or itself, needs of this budget, in the unit of the limit."""
 
     @abstractmethod
     def words(self, amount: float) -> str:
@@ -79,7 +79,7 @@ class DiskBudget(Budget):
         """The most bytes."""
         return self.max_bytes
 
-    def needed(self, network_def: Mapping[str, Any]) -> float:
+    def needed(self, network_def: Countable) -> float:
         """Return the bytes that a network needs of this budget."""
         return disk_bytes(network_def, self.bits_per_weight, self.count)
 
@@ -112,7 +112,7 @@ class MemoryBudget(Budget):
         """The most bytes."""
         return self.max_bytes
 
-    def needed(self, network_def: Mapping[str, Any]) -> float:
+    def needed(self, network_def: Countable) -> float:
         """Return the bytes of a network's state and of the tensors alive together at the peak."""
         return memory_bytes(network_def, self.input_shape)
 
@@ -145,7 +145,7 @@ class ComputeBudget(Budget):
         """The most multiply-adds."""
         return self.max_macs
 
-    def needed(self, network_def: Mapping[str, Any]) -> float:
+    def needed(self, network_def: Countable) -> float:
         """Return the multiply-adds of a network's forward pass."""
         return forward_macs(network_def, self.input_shape)
 

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["follow_forward", "follow_training"]
+__all__ = ["follow_forward", "follow_training", "on_meta"]
 
 
 def follow_forward(network: torch.nn.Module, input_shape: Sequence[int]) -> tuple[int, int]:
@@ -33,7 +33,7 @@ def follow_forward(network: torch.nn.Module, input_shape: Sequence[int]) -> tupl
     >>> follow_forward(torch.nn.Conv2d(1, 3, kernel_size=1), (1, 1, 10, 10))
     (300, 1600)
     """
-    network, image = _on_meta(network).eval(), torch.empty(tuple(input_shape), device="meta")
+    network, image = on_meta(network).eval(), torch.empty(tuple(input_shape), device="meta")
     with torch.no_grad(), _Follower(network, image) as follower:
         network(image)
     return follower.flops // 2, follower.peak_bytes
@@ -54,7 +54,7 @@ def follow_training(network: torch.nn.Module, input_shape: Sequence[int]) -> int
     >>> follow_training(torch.nn.Conv2d(1, 3, kernel_size=1), (1, 1, 10, 10))  # input, logits, their gradient, 6 more
     2824
     """
-    network, image = _on_meta(network).train(), torch.empty(tuple(input_shape), device="meta")
+    network, image = on_meta(network).train(), torch.empty(tuple(input_shape), device="meta")
     with torch.enable_grad(), _Follower(network, image) as follower:
         outputs = [leaf for leaf in tree_leaves(network(image)) if isinstance(leaf, torch.Tensor)]
         outputs = [output for output in outputs if output.requires_grad]
@@ -64,7 +64,7 @@ def follow_training(network: torch.nn.Module, input_shape: Sequence[int]) -> int
     return follower.peak_bytes
 
 
-def _on_meta(network: torch.nn.Module) -> torch.nn.Module:
+def on_meta(network: torch.nn.Module) -> torch.nn.Module:
     """Return a copy of a network of which only shapes exist, or the network itself if it is one already."""
     tensors = [*network.parameters(), *network.buffers()]
     if all(tensor.is_meta for tensor in tensors):

@@ -14,12 +14,14 @@ import torch
 from torch.nn.modules.conv import _ConvNd
 
 from monai_ccnet.networks.building import build_network
-from monai_ccnet.networks.memory import follow_forward, follow_training
+from monai_ccnet.networks.memory import follow_forward, follow_training, on_meta
 from monai_ccnet.networks.narrowing import WIDTHS, check_input_shape
 from monai_ccnet.networks.storage import stored_state, written_bytes
 from monai_ccnet.values import Value
 
-__all__ = ["NetworkSize", "file_bytes", "network_size"]
+__all__ = ["Countable", "NetworkSize", "file_bytes", "network_size"]
+
+Countable = Mapping[str, Any] | torch.nn.Module
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,11 @@ class NetworkSize(Value):
             object.__setattr__(self, "input_shape", tuple(self.input_shape))
 
 
-def network_size(network_def: Mapping[str, Any], input_shape: Sequence[int] | None = None) -> NetworkSize:
+def network_size(network_def: Countable, input_shape: Sequence[int] | None = None) -> NetworkSize:
     """Count what a network needs, on shapes alone: nothing is allocated and nothing computed.
 
     Args:
-        network_def: the network's MONAI config, with references resolved.
+        network_def: the network's MONAI config, with references resolved, or a network itself, such as a pruned one.
         input_shape: ``(B, C, H, W[, D])``, for multiply-adds and activations.
 
     Raises:
@@ -90,11 +92,11 @@ def network_size(network_def: Mapping[str, Any], input_shape: Sequence[int] | No
     )
 
 
-def disk_bytes(network_def: Mapping[str, Any], bits_per_weight: int = 32, count: str = "parameters") -> int:
+def disk_bytes(network_def: Countable, bits_per_weight: int = 32, count: str = "parameters") -> int:
     """Return the larger of a count of weights at so many bits each and the bytes of the file, in one building.
 
     Args:
-        network_def: the network's MONAI config, with references resolved.
+        network_def: the network's MONAI config, with references resolved, or a network itself.
         bits_per_weight: 8, 16, 32 or 64; the file holds at most 32.
         count: ``"parameters"`` or ``"weights"``, as in :class:`NetworkSize`.
     """
@@ -103,23 +105,23 @@ def disk_bytes(network_def: Mapping[str, Any], bits_per_weight: int = 32, count:
     return max(math.ceil(counted * bits_per_weight / 8), written_bytes(network, bits_per_weight))
 
 
-def memory_bytes(network_def: Mapping[str, Any], input_shape: Sequence[int]) -> int:
+def memory_bytes(network_def: Countable, input_shape: Sequence[int]) -> int:
     """Return ``state_bytes + activation_bytes`` of :class:`NetworkSize`, without the rest."""
     network = _on_meta(network_def)
     return _state_bytes(network) + _forward(network, network_def, input_shape)[1]
 
 
-def forward_macs(network_def: Mapping[str, Any], input_shape: Sequence[int]) -> int:
+def forward_macs(network_def: Countable, input_shape: Sequence[int]) -> int:
     """Return ``macs`` of :class:`NetworkSize`, without the rest."""
     return _forward(_on_meta(network_def), network_def, input_shape)[0]
 
 
-def kernel_weights(network_def: Mapping[str, Any]) -> int:
+def kernel_weights(network_def: Countable) -> int:
     """Return ``weights`` of :class:`NetworkSize`, without the rest."""
     return _kernel_weights(_on_meta(network_def))
 
 
-def file_bytes(network_def: Mapping[str, Any], bits_per_weight: int = 32) -> int:
+def file_bytes(network_def: Countable, bits_per_weight: int = 32) -> int:
     """Return the exact bytes of the file that :func:`save_weights` would write for a network."""
     return written_bytes(_on_meta(network_def), bits_per_weight)
 
@@ -143,8 +145,10 @@ def linear_memory_multiplier(needed_bytes: float, full_bytes: float) -> float:
     return min(1.0, needed_bytes / full_bytes)
 
 
-def _on_meta(network_def: Mapping[str, Any]) -> torch.nn.Module:
-    """Build a network on meta, or return the one that was built for the same config a moment ago."""
+def _on_meta(network_def: Countable) -> torch.nn.Module:
+    """Build a network on meta, return the one built for the same config a moment ago, or the shapes of a network."""
+    if isinstance(network_def, torch.nn.Module):
+        return on_meta(network_def)
     try:
         return _on_meta_by_json(json.dumps(network_def))
     except TypeError:  # the config holds objects
@@ -159,10 +163,10 @@ def _on_meta_by_json(network_def: str) -> torch.nn.Module:
 _follow_forward = functools.lru_cache(maxsize=8)(follow_forward)  # what is measured last is often asked for again
 
 
-def _forward(network: torch.nn.Module, network_def: Mapping[str, Any], input_shape: Sequence[int]) -> tuple[int, int]:
+def _forward(network: torch.nn.Module, network_def: Countable, input_shape: Sequence[int]) -> tuple[int, int]:
     """Return multiply-adds and peak bytes, or say which shapes the network takes."""
-    name = network_def["_target_"]
-    if name.rsplit(".", 1)[-1] in WIDTHS:
+    name = type(network).__name__ if isinstance(network_def, torch.nn.Module) else network_def["_target_"]
+    if not isinstance(network_def, torch.nn.Module) and name.rsplit(".", 1)[-1] in WIDTHS:
         check_input_shape(network_def, input_shape)
     try:
         return _follow_forward(network, tuple(input_shape))
