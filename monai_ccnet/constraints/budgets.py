@@ -45,7 +45,7 @@ class Budget(Value, ABC):
     def words(self, amount: float) -> str:
         """Return an amount with its unit."""
 
-    def holds_again(self, network_def: Mapping[str, Any]) -> bool:
+    def holds_again(self, network_def: Countable) -> bool:
         """Return whether a network that was found to fit does so once more; what is counted always does."""
         return True
 
@@ -185,11 +185,11 @@ class LatencyBudget(Budget):
         """The most seconds."""
         return self.max_seconds
 
-    def needed(self, network_def: Mapping[str, Any]) -> float:
+    def needed(self, network_def: Countable) -> float:
         """Return the third quartile of the seconds that a network takes, as they were first measured."""
         return self.latency(network_def).high_seconds
 
-    def latency(self, network_def: Mapping[str, Any]) -> Latency:
+    def latency(self, network_def: Countable) -> Latency:
         """Return what was measured of a network for this budget."""
         measured, key = self._measured, json.dumps(network_def, sort_keys=True, default=repr)  # type: ignore[attr-defined]
         if key not in measured:
@@ -201,7 +201,7 @@ class LatencyBudget(Budget):
         networks = {"full size": full_size, "narrowed": narrowed}
         return compare_latency(networks, self.input_shape, device=self.device)
 
-    def holds_again(self, network_def: Mapping[str, Any]) -> bool:
+    def holds_again(self, network_def: Countable) -> bool:
         """Measure a network anew, keep the slower of the two measurements, and return whether that still fits."""
         before = self.latency(network_def)
         again = measure_latency(network_def, self.input_shape, device=self.device)
