@@ -52,6 +52,8 @@ def test_importing_the_package_imports_nothing_heavy():
         "Place",
         "Merge",
         "SensitivityRow",
+        "ExportedNetwork",
+        "Format",
         "Value",
         "ImageComplexity",
         "ImageComplexityd",
