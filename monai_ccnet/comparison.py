@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import codecs
 import csv
+import itertools
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from monai.bundle.config_parser import ConfigParser
+from monai.utils import set_determinism
 
-from monai_ccnet.calibration import TrialRecord, run_trial
+from monai_ccnet.calibration import TrialRecord, evaluate_network, run_trial, train_network
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.constraints import Budget, DiskBudget, InfeasibleConstraintError, compress
 from monai_ccnet.degradation import DegradationModel
-from monai_ccnet.networks import narrow, network_def_of
+from monai_ccnet.networks import build_network, default_input_shape, load_weights, narrow, network_def_of
+from monai_ccnet.posttraining import prune
 from monai_ccnet.values import Value, atomically, write_json
 
 __all__ = ["METHODS", "Rival", "compare", "compare_table", "save_table"]
@@ -33,6 +40,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "squeeze": {"_target_": "monai_ccnet.networks.SqueezeUNet", "layerwise": False},
     "uniform, int8": {"layerwise": False, "bits_per_weight": 8},
     "taper, int8": {"allocation": "taper", "bits_per_weight": 8},
+    # After training: the full-size network is pruned in rounds, each followed by some training.
+    "random pruning": {"importance": "random"},
+    "L1 pruning": {"importance": "l1"},  # Li et al. (2017)
+    "Taylor pruning": {"importance": "taylor"},  # Molchanov et al. (2017)
+    "importance estimation": {"importance": "estimation"},  # Molchanov et al. (2019)
+    # And without any training after it: in one shot, merged or not.
+    "L1 pruning, untrained": {"importance": "l1", "share": 1.0, "epochs": 0},
+    "neuron merging": {"importance": "l1", "share": 1.0, "epochs": 0, "merge": True},  # Kim et al. (2020)
 }
 
 
@@ -96,16 +111,76 @@ def compare(
     for seed in seeds:
         for method in methods:
             for budget in [None] if "multiplier" in METHODS[method] else budgets:
+                given = {**recipe, "seed": seed}
+                folder = output_dir / _folder(method, budget, seed)
                 try:
+                    if "importance" in METHODS[method]:
+                        full = output_dir / _folder(_FULL, None, seed)
+                        rivals.append(_prune(bundle_root, folder, full, network_def, method, budget, given))
+                        continue
                     planned, predicted, settings = _planned(METHODS[method], network_def, budget, known)
                 except InfeasibleConstraintError as error:
                     print(f"{method}: {error}")
                     continue
-                asked_for = [] if budget is None else [f"{type(budget).__name__}-{budget.limit}"]
-                folder = output_dir / "-".join([re.sub(r"\W+", "-", method), *asked_for, f"seed{seed}"])
-                record = run_trial(bundle_root, folder, planned, seed=seed, **{**recipe, **settings})
+                record = run_trial(bundle_root, folder, planned, **{**given, **settings})
                 rivals.append(Rival(method, budget, seed, predicted, record, record.seconds))
     return rivals
+
+
+def _folder(method: str, budget: Budget | None, seed: int) -> str:
+    asked_for = [] if budget is None else [f"{type(budget).__name__}-{budget.limit}"]
+    return "-".join([re.sub(r"\W+", "-", method), *asked_for, f"seed{seed}"])
+
+
+def _prune(
+    bundle_root: str | os.PathLike,
+    folder: Path,
+    full: Path,
+    network_def: dict[str, Any],
+    method: str,
+    budget: Budget | None,
+    recipe: dict[str, Any],
+) -> Rival:
+    """Return the trained full-size network pruned to a budget, fine-tuned and scored; or what an earlier run left."""
+    assert budget is not None
+    if (folder / "rival.json").exists():
+        return Rival.load(folder / "rival.json")
+    full_record = run_trial(bundle_root, full, network_def, **recipe)
+    start, settings = time.monotonic(), {"share": 0.25, "epochs": 2, "merge": False, **METHODS[method]}
+    network = load_weights(build_network(network_def), full / "model.pt")
+    train = ConfigParser()
+    train.read_config(str(Path(bundle_root) / "configs" / "train.yaml"))
+    train.update({**recipe, "bundle_root": str(bundle_root), "device": "cpu"})
+    set_determinism(recipe["seed"])
+
+    def losses(pruned: torch.nn.Module) -> Iterator[torch.Tensor]:
+        for batch in itertools.islice(train.get_parsed_content("train#dataloader"), _BATCHES):
+            yield train.get_parsed_content("deep_supervision")(pruned(batch["image"]), batch["label"])
+
+    def fine_tune(pruned: torch.nn.Module) -> None:
+        shutil.rmtree(folder / "round", ignore_errors=True)
+        train_network(bundle_root, folder / "round", pruned, **{**recipe, "max_epochs": settings["epochs"]})
+        shutil.rmtree(folder / "round")
+
+    pruned = prune(
+        network,
+        budget,
+        input_shape=full_record.size.input_shape or default_input_shape(network_def),
+        importance=settings["importance"],
+        losses=losses,
+        fine_tune=fine_tune if settings["epochs"] else None,
+        share=settings["share"],
+        merge=settings["merge"],
+        rng=np.random.default_rng(recipe["seed"]),
+    )
+    record = evaluate_network(bundle_root, folder, pruned, network_def, **recipe)
+    seconds = full_record.seconds + round(time.monotonic() - start, 1)
+    rival = Rival(method, budget, recipe["seed"], None, record, seconds)
+    rival.save(folder / "rival.json")
+    return rival
+
+
+_BATCHES = 10  # that an importance is measured on
 
 
 def _planned(

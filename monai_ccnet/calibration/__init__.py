@@ -3,7 +3,15 @@
 from monai_ccnet.calibration.fit import calibrate, degradation_points, predict_left_out, refit
 from monai_ccnet.calibration.segment import SegmentedImage, segment_examples, segment_sweep
 from monai_ccnet.calibration.sweep import FAST_MULTIPLIERS, MULTIPLIERS, Trial, load_records, plan_trials, run_sweep
-from monai_ccnet.calibration.trial import TrialRecord, check_output_dir, evaluated_record, full_network_def, run_trial
+from monai_ccnet.calibration.trial import (
+    TrialRecord,
+    check_output_dir,
+    evaluate_network,
+    evaluated_record,
+    full_network_def,
+    run_trial,
+    train_network,
+)
 
 __all__ = [
     "FAST_MULTIPLIERS",
@@ -14,6 +22,7 @@ __all__ = [
     "calibrate",
     "check_output_dir",
     "degradation_points",
+    "evaluate_network",
     "evaluated_record",
     "full_network_def",
     "load_records",
@@ -24,4 +33,5 @@ __all__ = [
     "run_trial",
     "segment_examples",
     "segment_sweep",
+    "train_network",
 ]

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from monai_ccnet import __version__
 from monai_ccnet.complexity import ComplexityProfile, measure_settings
 from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.size import NetworkSize, network_size
+from monai_ccnet.networks.storage import save_weights
 from monai_ccnet.values import Value, check_writable, read_json, write_json
 
 __all__ = ["TrialRecord", "check_output_dir", "evaluated_record", "full_network_def", "run_trial"]
@@ -197,9 +198,22 @@ def _train_and_evaluate(
         write_json(training, {"losses": losses, "seconds": time.monotonic() - start})
         start = time.monotonic()
     parser = _run([configs / "train.yaml", configs / "evaluate.yaml"], overrides).parser
+    left = read_json(training)
+    seconds, file_bytes = left["seconds"] + time.monotonic() - start, os.path.getsize(output_dir / "model.pt")
+    return _record(parser, network_def, multiplier, recipe, file_bytes, left["losses"], seconds)
+
+
+def _record(
+    parser: ConfigParser,
+    network_def: Mapping[str, Any],
+    multiplier: float | None,
+    recipe: Mapping[str, Any],
+    file_bytes: int,
+    losses: Sequence[float],
+    seconds: float,
+) -> TrialRecord:
     evaluator = parser.get_parsed_content("validate#evaluator")
     in_channels, patch_size = (parser.get_parsed_content(key) for key in ("in_channels", "patch_size"))
-    left = read_json(training)
     return evaluated_record(
         evaluator.state.metrics,
         evaluator.state.metric_details["f1"],
@@ -208,10 +222,50 @@ def _train_and_evaluate(
         multiplier=multiplier,
         recipe={**_plain_settings(parser), **{key: recipe[key] for key in recipe if key != "dataset_dir"}},
         input_shape=(1, in_channels, *patch_size),
-        file_bytes=os.path.getsize(output_dir / "model.pt"),
-        losses=left["losses"],
-        seconds=round(left["seconds"] + time.monotonic() - start, 1),
+        file_bytes=file_bytes,
+        losses=losses,
+        seconds=round(seconds, 1),
     )
+
+
+def train_network(
+    bundle_root: str | os.PathLike, output_dir: str | os.PathLike, network: torch.nn.Module, **recipe: Any
+) -> None:
+    """Train a network that is there already, in place, with ``train.yaml`` of a bundle.
+
+    Args:
+        bundle_root: folder of the bundle.
+        output_dir: a folder for what the training leaves.
+        network: of any widths; it is trained on from the weights that it has.
+        recipe: overrides of ``train.yaml`` by their ids, ``dataset_dir`` among them.
+    """
+    places = {"output_dir": str(output_dir), "bundle_root": str(bundle_root)}
+    _run([Path(bundle_root) / "configs" / "train.yaml"], {**recipe, "network": network, **places})
+
+
+def evaluate_network(
+    bundle_root: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    network: torch.nn.Module,
+    network_def: Mapping[str, Any],
+    **recipe: Any,
+) -> TrialRecord:
+    """Evaluate a network whose widths no config says, such as a pruned one, with ``evaluate.yaml`` of a bundle.
+
+    Args:
+        bundle_root: folder of the bundle.
+        output_dir: folder that gets the weights, ``model.pt``, and the metrics.
+        network: what is evaluated.
+        network_def: the config that it came from, for the record; the sizes are the network's own.
+        recipe: overrides of ``train.yaml`` by their ids, ``dataset_dir`` among them.
+    """
+    start, configs, output_dir = time.monotonic(), Path(bundle_root) / "configs", Path(output_dir)
+    file_bytes = save_weights(network, output_dir / "model.pt")
+    places = {"output_dir": str(output_dir), "bundle_root": str(bundle_root)}
+    overrides = {**recipe, "network": network, "network_def": dict(network_def), **places}
+    parser = _run([configs / "train.yaml", configs / "evaluate.yaml"], overrides).parser
+    record = _record(parser, network_def, None, recipe, file_bytes, (), time.monotonic() - start)
+    return replace(record, size=network_size(network, record.size.input_shape))
 
 
 def evaluated_record(

@@ -19,7 +19,7 @@ from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.networks import WIDTHS, default_input_shape, widths_of, with_widths
 from monai_ccnet.networks.size import disk_bytes, memory_bytes
 
-OURS = {"PlainUNet", "CUMedVision", "UCUNet"}
+OURS = {"PlainUNet", "CUMedVision", "UCUNet", "SqueezeUNet"}
 ARGUMENTS = {
     "UNet": {"channels": [64, 128, 256, 512, 1024], "strides": [2] * 4, "num_res_units": 2},
     "AttentionUnet": {"channels": [64, 128, 256, 512, 1024], "strides": [2] * 4},

@@ -13,7 +13,7 @@ from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.constraints import DiskBudget
 from monai_ccnet.degradation import DegradationModel
 
-BUDGET = 40_000
+BUDGET = 80_000
 
 
 def _compare(dataset_dir, output_dir, quick, **overrides):
@@ -33,12 +33,16 @@ def _compare(dataset_dir, output_dir, quick, **overrides):
 
 
 def test_each_method_is_trained_and_tabulated_once(disks_2d, tmp_path, quick):
-    methods = ["full size", "quarter width", "uniform", "layer-wise", "taper"]
+    methods = ["full size", "quarter width", "uniform", "layer-wise", "taper", "squeeze", "taper, int8"]
+    methods += ["Taylor pruning", "neuron merging"]
     _compare(disks_2d, tmp_path, quick, methods=methods)
     rows = json.loads((tmp_path / "comparison.json").read_text())
     assert [row["method"] for row in rows] == methods
     by_method = {row["method"]: row for row in rows}
-    assert all(by_method[name]["file_bytes"] <= BUDGET for name in ("uniform", "layer-wise", "taper"))
+    assert all(by_method[name]["file_bytes"] <= BUDGET for name in methods[2:])
+    assert by_method["taper, int8"]["weights"] > 1.5 * by_method["taper"]["weights"]
+    assert all(by_method[name]["file_bytes"] > 0.9 * BUDGET for name in ("Taylor pruning", "neuron merging"))
+    assert by_method["Taylor pruning"]["seconds"] > by_method["full size"]["seconds"]
     assert by_method["quarter width"]["weights"] < by_method["full size"]["weights"]
     for row in rows:
         assert row["seeds"] == 2
@@ -54,7 +58,7 @@ def test_each_method_is_trained_and_tabulated_once(disks_2d, tmp_path, quick):
         assert imread(tmp_path / f"comparison_{what}.png").std() > 0.01
 
     trained = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
-    assert len(trained) == 10
+    assert len(trained) == 14
     _compare(disks_2d, tmp_path, quick, methods=methods)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")} == trained
 

@@ -23,7 +23,13 @@ def test_colour_images_are_compressed_for_from_the_folder_as_distributed(tmp_pat
         Image.fromarray(mask.astype(np.uint8) * 255).save(masks / f"ISIC_{index:07}_segmentation.png")
     folder = isic_2017(source, tmp_path / "melanoma", image_size=(32, 40))
     output_dir = tmp_path / "output"
-    overrides = {**quick, "dataset_dir": str(folder), "output_dir": str(output_dir), "patch_size": [32, 32]}
+    overrides = {
+        **quick,
+        "max_epochs": 5,
+        "dataset_dir": str(folder),
+        "output_dir": str(output_dir),
+        "patch_size": [32, 32],
+    }
     workflow = ConfigWorkflow(
         str(monai_ccnet.bundle_root() / "configs" / "compress.yaml"),
         workflow_type="train",
