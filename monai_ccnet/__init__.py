@@ -10,7 +10,8 @@ The parts, in reading order:
 - ``degradation``: how much accuracy a network loses as it narrows, per unit of complexity.
 - ``constraints``: a budget or a floor -> :class:`~monai_ccnet.constraints.CompressionPlan`.
 - ``calibration``: one training of one network, kept as a record.
-- ``posttraining``: what is done to a trained network: pruning, merging, and how sensitive its layers are.
+- ``posttraining``: what is done to a trained network: pruned, merged, stored at 8 bits, exported.
+- ``comparison``: every way to a smaller network, at equal budgets.
 - ``transforms``, ``auto3dseg``: complexity inside a MONAI pipeline, and inside Auto3DSeg's data analysis.
 - ``figures``: pictures of what was measured, planned and found.
 - ``report``, ``html_report``: what a run tells, as JSON, in plain words, and as one page with its pictures.
