@@ -13,7 +13,7 @@ from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.constraints import DiskBudget
 from monai_ccnet.degradation import DegradationModel
 
-BUDGET = 80_000
+BUDGET = 60_000
 
 
 def _compare(dataset_dir, output_dir, quick, **overrides):
@@ -40,7 +40,7 @@ def test_each_method_is_trained_and_tabulated_once(disks_2d, tmp_path, quick):
     assert [row["method"] for row in rows] == methods
     by_method = {row["method"]: row for row in rows}
     assert all(by_method[name]["file_bytes"] <= BUDGET for name in methods[2:])
-    assert by_method["taper, int8"]["weights"] > 1.5 * by_method["taper"]["weights"]
+    assert by_method["taper, int8"]["weights"] > 1.2 * by_method["taper"]["weights"]
     assert all(by_method[name]["file_bytes"] > 0.9 * BUDGET for name in ("Taylor pruning", "neuron merging"))
     assert by_method["Taylor pruning"]["seconds"] > by_method["full size"]["seconds"]
     assert by_method["quarter width"]["weights"] < by_method["full size"]["weights"]
