@@ -1,0 +1,52 @@
+"""A picture of what each layer is worth to a trained network, and of what plans take of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from monai_ccnet.constraints import CompressionPlan
+from monai_ccnet.figures.canvas import Figure
+from monai_ccnet.posttraining.sensitivity import SensitivityRow, planned_reduction
+
+__all__ = ["draw_sensitivity"]
+
+
+def draw_sensitivity(rows: Sequence[SensitivityRow], plans: Mapping[str, CompressionPlan] | None = None) -> Figure:
+    """Draw the score that each layer costs against the weights that go with it, and what plans take of it: Fig. 12.
+
+    Args:
+        rows: as :func:`~monai_ccnet.posttraining.layer_sensitivity` returns them; a dot is the mean of its draws, and
+            its bar reaches from the least to the most.
+        plans: by what to call them; of their reductions those of the same layers are drawn, in millions of weights.
+    """
+    layers = list(dict.fromkeys(row.layer for row in rows))
+    figure = Figure(figsize=(11 if plans else 6.4, 4.6), layout="constrained")
+    panels = figure.subplots(1, 2 if plans else 1, squeeze=False)[0]
+    for index, layer in enumerate(layers):
+        own = [row for row in rows if row.layer == layer]
+        losses = np.array([row.loss for row in own])
+        mean, weights = losses.mean(), np.mean([row.weights_removed for row in own])
+        spread = [[mean - losses.min()], [losses.max() - mean]]
+        panels[0].errorbar(weights, mean, yerr=spread, marker="o", capsize=3, color=f"C{index % 10}")
+        panels[0].annotate(f"L{index + 1}", (weights, mean), (5, 4), textcoords="offset points", fontsize=8)
+    panels[0].axhline(0, color="k", linewidth=0.5)
+    panels[0].set_xscale("log")
+    panels[0].set_xlabel("kernel weights removed")
+    panels[0].set_ylabel("score lost, relative")
+    removed = sum(row.removed for row in rows) / max(1, sum(row.channels for row in rows))
+    panels[0].set_title(f"{removed:.0%} of one layer's filters removed at random", fontsize=9)
+    panels[0].grid(alpha=0.3)
+    for place, (name, plan) in enumerate((plans or {}).items()):
+        reduction = planned_reduction(plan)
+        heights = [reduction.get(layer, 0) / 1e6 for layer in layers]
+        width = 0.8 / len(plans or {})
+        panels[1].bar(np.arange(len(layers)) + place * width, heights, width, label=name, align="edge")
+    if plans:
+        panels[1].set_xticks(np.arange(len(layers)) + 0.4, [f"L{index + 1}" for index in range(len(layers))])
+        panels[1].set_ylabel("kernel weights that a plan removes, millions")
+        panels[1].legend(fontsize=8)
+        panels[1].grid(alpha=0.3, axis="y")
+    figure.supxlabel("  ".join(f"L{index + 1} {layer}" for index, layer in enumerate(layers)), fontsize=6, wrap=True)
+    return figure

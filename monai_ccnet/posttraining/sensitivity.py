@@ -1,0 +1,138 @@
+"""How much each layer of a trained network matters: the score that is lost when it alone is pruned."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.modules.conv import _ConvNd
+
+from monai_ccnet.constraints.plan import CompressionPlan
+from monai_ccnet.networks.building import build_network
+from monai_ccnet.networks.narrowing import with_widths
+from monai_ccnet.networks.size import kernel_weights
+from monai_ccnet.posttraining.channels import follow_channels
+from monai_ccnet.posttraining.pruning import prune_share
+from monai_ccnet.values import Value, atomically
+
+__all__ = ["SensitivityRow", "layer_sensitivity", "planned_reduction", "save_sensitivity"]
+
+
+@dataclass(frozen=True)
+class SensitivityRow(Value):
+    """One layer pruned once.
+
+    Attributes:
+        layer: the convolution's name, as ``network.named_modules()`` gives it.
+        draw: which of the draws, from 0.
+        channels: of the layer before.
+        removed: channels removed.
+        weights_removed: kernel weights that went with them, in the layer and in those that read it.
+        full_score: of the network as it was.
+        score: of the network without them, not trained on.
+    """
+
+    layer: str
+    draw: int
+    channels: int
+    removed: int
+    weights_removed: int
+    full_score: float
+    score: float
+
+    @property
+    def loss(self) -> float:
+        """Score lost, relative to the network as it was."""
+        return 1 - self.score / self.full_score
+
+
+def layer_sensitivity(
+    network: torch.nn.Module,
+    evaluate: Callable[[torch.nn.Module], float],
+    *,
+    input_shape: Sequence[int],
+    share: float = 0.3,
+    draws: int = 3,
+    layers: Iterable[str] | None = None,
+    rng: np.random.Generator | None = None,
+) -> list[SensitivityRow]:
+    """Prune a share of one layer after another at random, and return what each costs.
+
+    Fig. 12(a) and section 6 of Mishra, Chen and Hu, who prune 30 % of each layer of the encoder once. Here the filters
+    are really removed, with what reads them, each layer is drawn several times, and layers whose outputs are added up,
+    which can only be pruned together, make one row under the name of the first.
+
+    Args:
+        network: trained; it is left as it is.
+        evaluate: the score of a network, above 0 for this one.
+        input_shape: ``(B, C, H, W[, D])`` that the network can take.
+        share: of the layer's channels, in (0, 1), rounded down; a layer that would lose none is left out.
+        draws: how often for each layer.
+        layers: names of convolutions; if ``None``, all whose channels can be removed.
+        rng: for the draws.
+
+    Raises:
+        ValueError: if a number is out of range, no channel of a layer can be removed, or the network's score is not
+            above 0.
+    """
+    if draws < 1 or not 0 < share < 1:
+        raise ValueError(f"draws must be at least 1 and share in (0, 1), got {draws!r} and {share!r}.")
+    groups = {group.layers[0]: group for group in follow_channels(network, input_shape)}
+    wanted = list(groups) if layers is None else list(layers)
+    if unknown := [layer for layer in wanted if layer not in groups]:
+        raise ValueError(f"no channel of {unknown[0]!r} can be removed; of these some can: {', '.join(groups)}.")
+    full_score, weights, rng = float(evaluate(network)), kernel_weights(network), rng or np.random.default_rng()
+    if not full_score > 0:
+        raise ValueError(f"the network's own score must be above 0, got {full_score!r}: is it trained?")
+    rows = []
+    for layer in wanted:
+        group = groups[layer]
+        removed = group.blocks * int(share * len(group) / group.blocks)
+        for draw in range(draws if removed else 0):
+            pruned = prune_share(network, share, input_shape=input_shape, importance="random", layers=[layer], rng=rng)
+            lighter = weights - kernel_weights(pruned)
+            score = float(evaluate(pruned))
+            rows.append(SensitivityRow(layer, draw, len(group), removed, lighter, full_score, score))
+    return rows
+
+
+def planned_reduction(plan: CompressionPlan) -> dict[str, int]:
+    """Return how many kernel weights a plan takes from each layer: Fig. 12(b) of Mishra, Chen and Hu.
+
+    Returns:
+        Weights by the names of the layers that hold kernels, in the order of the network's own modules.
+
+    >>> from monai_ccnet.constraints import DiskBudget, compress
+    >>> unet = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [64, 128]}
+    >>> plan = compress(unet, DiskBudget(400_000), layerwise=False)
+    >>> plan.channels, planned_reduction(plan)["encoder.0.1.conv"]  # 64 x 64 x 9 kernel weights less 31 x 31 x 9
+    ((31, 62), 28215)
+    """
+    widths = [round(width / by) for width, by in zip(plan.channels, plan.multipliers, strict=True)]
+    full, narrow = (_kernels(each) for each in (with_widths(plan.network_def, widths), plan.network_def))
+    return {layer: count - narrow[layer] for layer, count in full.items()}
+
+
+def save_sensitivity(path: str | os.PathLike, rows: Sequence[SensitivityRow]) -> None:
+    """Write rows as CSV, atomically: the attributes of :class:`SensitivityRow` and the loss."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*(field.name for field in fields(SensitivityRow)), "loss"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) | {"loss": row.loss} for row in rows)
+    with atomically(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _kernels(network_def: Mapping[str, Any]) -> dict[str, int]:
+    network = build_network(network_def, device="meta")
+    return {
+        name: module.weight.numel()
+        for name, module in network.named_modules()
+        if isinstance(module, (_ConvNd, torch.nn.Linear))
+    }
