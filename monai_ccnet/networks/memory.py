@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["follow_forward", "follow_training", "on_meta"]
+__all__ = ["copy_of", "follow_forward", "follow_training", "on_meta"]
 
 
 def follow_forward(network: torch.nn.Module, input_shape: Sequence[int]) -> tuple[int, int]:
@@ -74,7 +74,19 @@ def on_meta(network: torch.nn.Module) -> torch.nn.Module:
         shapes[id(tensor)] = torch.empty_like(tensor, device="meta")
         if isinstance(tensor, torch.nn.Parameter):
             shapes[id(tensor)] = torch.nn.Parameter(shapes[id(tensor)], tensor.requires_grad)
-    return copy.deepcopy(network, shapes)
+    return copy_of(network, shapes)
+
+
+def copy_of(network: torch.nn.Module, instead: dict[int, Any] | None = None) -> torch.nn.Module:
+    """Return a copy of a network, even of one that holds its last outputs, as DynUNet does, which torch cannot copy.
+
+    Args:
+        network: any network.
+        instead: what the copy holds instead of a tensor, by the tensor's id.
+    """
+    held = (value for module in network.modules() for key, value in vars(module).items() if not key.startswith("_"))
+    outputs = [leaf for leaf in tree_leaves(list(held)) if isinstance(leaf, torch.Tensor) and not leaf.is_leaf]
+    return copy.deepcopy(network, {**{id(output): output.detach() for output in outputs}, **(instead or {})})
 
 
 class _Follower(TorchDispatchMode):

@@ -83,7 +83,7 @@ def follow_channels(network: torch.nn.Module, input_shape: Sequence[int]) -> lis
 
     A forward pass in eval mode is followed on shapes: convolutions (transposed ones too) make channels and read them,
     normalisation, activation, pooling and resampling keep them, additions tie them together, concatenations put them
-    side by side. The channels of the input and of the output stay. So do those that reach any other operation, such as
+    side by side. The channels of the input and of all outputs stay. So do those that reach any other operation, such as
     a reshape or a convolution in groups.
 
     Args:
@@ -91,7 +91,8 @@ def follow_channels(network: torch.nn.Module, input_shape: Sequence[int]) -> lis
         input_shape: ``(B, C, H, W[, D])`` that the network can take.
 
     Raises:
-        ValueError: if no channel can be removed; the message names the operations that hold them.
+        ValueError: if the network cannot take an input of this shape, or no channel can be removed; the message names
+            the operations that hold them.
 
     >>> first, second = torch.nn.Conv2d(1, 5, 3), torch.nn.Conv2d(5, 2, 1)
     >>> (group,) = follow_channels(torch.nn.Sequential(first, torch.nn.ReLU(), second), (1, 1, 8, 8))
@@ -104,7 +105,11 @@ def follow_channels(network: torch.nn.Module, input_shape: Sequence[int]) -> lis
         for name, module in shapes.named_modules():
             stack.callback(module.register_forward_pre_hook(follower.enter(name)).remove)
             stack.callback(module.register_forward_hook(follower.leave).remove)
-        outputs = shapes(image)
+        try:
+            outputs = shapes(image)
+        except (RuntimeError, ValueError) as error:
+            name = type(network).__name__
+            raise ValueError(f"{name} cannot take an input of shape {tuple(input_shape)}: {error}") from error
     network.train(training)
     for output in tree_leaves(outputs):
         follower.freeze(follower.channels_of(output), "the output")
@@ -252,6 +257,9 @@ class _Follower(TorchFunctionMode):
             if channel not in frozen:
                 alike[tuple((layer, side) for layer, side, _ in found)].append(channel)
         for layers_and_sides, channels in alike.items():
+            if not any(side == "in" for _, side in layers_and_sides):  # nothing in eval mode, something in training
+                self.holders.add("an auxiliary output")
+                continue
             blocks = self._blocks(channels)
             if blocks is None:
                 self.holders.add("group normalisation")

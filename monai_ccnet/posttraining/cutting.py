@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from monai_ccnet.networks.building import build_network
-from monai_ccnet.networks.memory import on_meta
+from monai_ccnet.networks.memory import copy_of, on_meta
 from monai_ccnet.networks.narrowing import default_input_shape
 from monai_ccnet.posttraining.channels import ChannelGroup
 
@@ -38,7 +37,7 @@ def without_channels(
             raise ValueError(f"{group.layers[0]} has {len(group)} channels and must keep at least one of them.")
         for place in group.places:
             gone[place.layer, place.side].update(place.positions[channel] for channel in channels)
-    pruned = copy.deepcopy(network)
+    pruned = copy_of(network)
     for (name, side), positions in gone.items():
         if positions:
             _cut(pruned.get_submodule(name), side, positions)

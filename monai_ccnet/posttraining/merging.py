@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from monai_ccnet.networks.memory import copy_of
 from monai_ccnet.posttraining.channels import ChannelGroup
 from monai_ccnet.posttraining.cutting import filters_of, without_channels
 
@@ -55,7 +55,7 @@ def without_channels_merged(
             "similarity_weight must lie in [0, 1] and least_similarity in [-1, 1], got "
             f"{similarity_weight!r} and {least_similarity!r}."
         )
-    merged = copy.deepcopy(network)
+    merged = copy_of(network)
     for group, channels in zip(groups, removed, strict=True):
         merges: list[Merge] = []
         if channels and (folded := _folded(merged, group)) is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 from monai_ccnet.constraints.budgets import Budget, InfeasibleConstraintError
-from monai_ccnet.networks.memory import on_meta
+from monai_ccnet.networks.memory import copy_of, on_meta
 from monai_ccnet.posttraining.channels import ChannelGroup, follow_channels
 from monai_ccnet.posttraining.cutting import without_channels
 from monai_ccnet.posttraining.importance import Losses, channel_importance
@@ -65,7 +64,7 @@ def prune(
             raise TypeError(f"a trained network is pruned to a budget, got {budget!r}: plan with compress() instead.")
     _check_share(share)
     rng, remove = rng or np.random.default_rng(), without_channels_merged if merge else without_channels
-    network = copy.deepcopy(network)
+    network = copy_of(network)
     while not _fits(network, budgets):
         groups = follow_channels(network, input_shape)
         units = _units(groups, channel_importance(network, groups, importance, losses, rng))

@@ -215,6 +215,14 @@ def test_nothing_more_would_fit():
     assert budget.limit - budget.needed(pruned) < wider
 
 
+def test_auxiliary_outputs_stay():
+    """Of DynUNet they are no outputs in eval mode, in which channels are followed."""
+    network = trained({**NETWORKS["DynUNet"], "deep_supervision": True, "deep_supr_num": 1})
+    pruned = prune_share(network, 0.5, input_shape=(1, 1, 16, 16)).train()
+    assert pruned(torch.randn(2, 1, 16, 16)).shape == (2, 2, 2, 16, 16)
+    assert network_size(pruned).weights < 0.4 * network_size(network).weights
+
+
 def test_rounds_are_fine_tuned_and_the_budget_is_kept():
     sizes = []
     network = trained(UNET)
@@ -310,6 +318,8 @@ def test_refusals():
     groups = follow_channels(network, shape)
     with pytest.raises(ValueError, match="must keep at least one"):
         without_channels(network, groups, [range(len(group)) for group in groups])
+    with pytest.raises(ValueError, match=r"PlainUNet cannot take an input of shape \(1, 1, 10, 10\): each spatial"):
+        follow_channels(network, (1, 1, 10, 10))
     with pytest.raises(ValueError, match="all are held by"):
         follow_channels(nn.Sequential(nn.Conv2d(1, 4, 1), nn.PixelShuffle(2)), (1, 1, 8, 8))
     with pytest.raises(ValueError, match="no part of the"):
