@@ -3,10 +3,14 @@
 import re
 from pathlib import Path
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+from matplotlib.image import imread
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 
 
-def test_the_python_example(capsys):
+def test_the_python_example(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     names: dict = {}
     exec(example, names)
@@ -16,10 +20,20 @@ def test_the_python_example(capsys):
     assert f"{names['plan'].compression:.0f}x fewer weights" in README
     assert f"# {names['floor'].channels}" in README
     assert str(names["floor"].channels) in printed
+    (shown,) = re.findall(r"!\[[^]]*\]\(([^)]*)\)", README)
+    drawn, kept = imread(tmp_path / "plan.png"), imread(ROOT / shown)
+    assert drawn.shape == kept.shape
+    assert abs(drawn.mean() - kept[..., : drawn.shape[-1]].mean()) < 0.02
+
+
+def test_every_file_that_is_linked_is_there():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    assert not [link for link in links if "://" not in link and not (ROOT / link).exists()]
 
 
 def test_every_setting_in_the_table_is_an_id_of_the_main_config():
-    config = (Path(__file__).parents[1] / "bundles/complexity_guided_compression/configs/compress.yaml").read_text()
+    config = (ROOT / "bundles/complexity_guided_compression/configs/compress.yaml").read_text()
     settings = set(re.findall(r"`--(\w+)", README))
     assert {"budget_bytes", "min_score", "layerwise", "channels"} <= settings
     assert not [name for name in settings if not re.search(rf"^{name}:", config, flags=re.MULTILINE)]

@@ -58,10 +58,10 @@ def _draw_channels(axes: Any, plan: CompressionPlan, names: Sequence[str]) -> No
         axes.bar_label(bars, fontsize=size)
     axes.set_xticks(places, names)
     plain_log_axis(axes.yaxis, base=2, subdivided=(1,))
-    axes.set_ylim(0.5, 2.5 * max(full))
+    axes.set_ylim(0.5, 6 * max(full))  # room for the legend above the bars
     axes.set_ylabel("channels")
     axes.set_title(f"{plan.compression:,.1f} times fewer weights: {plan.size.weights:,}", fontsize=11)
-    axes.legend(loc="upper left")
+    axes.legend(loc="upper center", ncols=2)
 
 
 def _draw_law(
@@ -71,7 +71,7 @@ def _draw_law(
     for (name, complexity), compression in zip(complexities.items(), compressions, strict=False):
         (line,) = axes.plot(grid, [model.predict(complexity, x) for x in grid], label=f"{name}: {complexity:.4f}")
         axes.plot(compression, model.predict(complexity, compression), "o", color=line.get_color())
-    plain_log_axis(axes.xaxis)
+    plain_log_axis(axes.xaxis, subdivided=(1, 2, 5) if grid[-1] < 500 else (1,))
     axes.set_ylabel(f"{model.metric.upper()} relative to full size")
     axes.legend(title="scale: complexity", fontsize=9, loc="lower left")
     axes.grid(alpha=0.3)
