@@ -2,6 +2,9 @@
 
 import multiprocessing
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,3 +119,10 @@ def test_refusals():
         ImageComplexityd("image", measure="beauty")
     with pytest.raises(ValueError, match="NaN"):
         ImageComplexity()(np.full((1, 8, 8), np.nan))
+
+
+def test_ten_thousand_images_in_a_spawned_worker_take_no_more_memory_than_two_thousand():
+    benchmark = Path(__file__).parent / "benchmarks" / "bench_loader_memory.py"
+    done = subprocess.run([sys.executable, benchmark, "10000"], capture_output=True, text=True, check=True)
+    used = [float(word) for word in done.stdout.split()[:10]]
+    assert used[-1] - used[1] < 10  # megabytes
