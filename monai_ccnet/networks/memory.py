@@ -113,7 +113,9 @@ class _Follower(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result = _SHAPES.get(func, func)(*args, **kwargs)
+        result = _SHAPES[func](*args, **kwargs) if func in _SHAPES else None
+        if result is None:
+            result = func(*args, **kwargs)
         if func._overloadpacket in flop_registry:
             self.flops += flop_registry[func._overloadpacket](*args, **kwargs, out_val=result)
         for leaf in tree_leaves(result):
@@ -158,6 +160,16 @@ def _upsample(x: torch.Tensor, size: Sequence[int], *_: Any) -> torch.Tensor:
     return x.new_empty((*x.shape[:2], *size))
 
 
+def _elementwise(first: torch.Tensor, second: Any, *rest: Any, **scale: Any) -> torch.Tensor | None:
+    """Return a tensor of two alike, ``None`` where shapes or types have to be reconciled first."""
+    alike = isinstance(second, torch.Tensor) and (first.shape, first.dtype) == (second.shape, second.dtype)
+    return torch.empty_like(first) if alike else None
+
+
+def _linear(_: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, **__: Any) -> torch.Tensor:
+    return rows.new_empty((rows.shape[0], columns.shape[1]))
+
+
 _aten = torch.ops.aten
 _SHAPES: dict[Any, Callable] = {
     _aten.native_batch_norm.default: _batch_norm,
@@ -168,6 +180,9 @@ _SHAPES: dict[Any, Callable] = {
     _aten.native_group_norm_backward.default: lambda g, x, *rest: _gradients(rest[-1], x, x.shape[1:2]),
     _aten.upsample_bilinear2d.default: _upsample,
     _aten.upsample_trilinear3d.default: _upsample,
+    _aten.add.Tensor: _elementwise,
+    _aten.mul.Tensor: _elementwise,
+    _aten.addmm.default: _linear,
     _aten.gelu.default: _like_first,
     _aten.gelu_backward.default: _like_second,
     _aten.leaky_relu_.default: lambda x, *_: x,

@@ -155,12 +155,12 @@ def _on_meta(network_def: Countable) -> torch.nn.Module:
         return build_network(network_def, device="meta")
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=32)  # more than a plan looks at
 def _on_meta_by_json(network_def: str) -> torch.nn.Module:
     return build_network(json.loads(network_def), device="meta")
 
 
-_follow_forward = functools.lru_cache(maxsize=8)(follow_forward)  # what is measured last is often asked for again
+_follow_forward = functools.lru_cache(maxsize=32)(follow_forward)  # what is measured last is often asked for again
 
 
 def _forward(network: torch.nn.Module, network_def: Countable, input_shape: Sequence[int]) -> tuple[int, int]:
