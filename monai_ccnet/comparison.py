@@ -21,15 +21,24 @@ from monai.utils import set_determinism
 
 from monai_ccnet.calibration import TrialRecord, evaluate_network, run_trial, train_network
 from monai_ccnet.complexity.profile import ComplexityProfile
-from monai_ccnet.constraints import Budget, DiskBudget, InfeasibleConstraintError, compress
+from monai_ccnet.constraints import (
+    AccuracyFloor,
+    Budget,
+    DiskBudget,
+    InfeasibleConstraintError,
+    compress,
+    with_fewer_filters,
+)
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.networks import build_network, default_input_shape, load_weights, narrow, network_def_of
-from monai_ccnet.posttraining import prune
+from monai_ccnet.networks.latency import LatencyComparison, compare_latency
+from monai_ccnet.posttraining import load_pruned, prune
 from monai_ccnet.values import Value, atomically, write_json
 
-__all__ = ["METHODS", "Rival", "compare", "compare_table", "save_table"]
+__all__ = ["METHODS", "Rival", "compare", "compare_table", "rival_latencies", "save_table"]
 
-# How each method comes to its network. Those with a ``multiplier`` take no budget: what they need is what they need.
+# How each method comes to its network. Those with a ``multiplier`` take no constraint: they need what they need. Those
+# with ``fewer`` filters than planned are for an accuracy floor, which they should miss: ε in the paper's Table 9.
 METHODS: dict[str, dict[str, Any]] = {
     "full size": {"multiplier": 1.0},
     "half width": {"multiplier": 0.5},  # CC-Net (2019)
@@ -37,6 +46,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "uniform": {"layerwise": False},
     "layer-wise": {"allocation": "complexity"},
     "taper": {"allocation": "taper"},
+    "uniform, one filter fewer": {"layerwise": False, "fewer": 1},
+    "uniform, two filters fewer": {"layerwise": False, "fewer": 2},
+    "layer-wise, one filter fewer": {"allocation": "complexity", "fewer": 1},
+    "layer-wise, two filters fewer": {"allocation": "complexity", "fewer": 2},
     "squeeze": {"_target_": "monai_ccnet.networks.SqueezeUNet", "layerwise": False},
     "uniform, int8": {"layerwise": False, "bits_per_weight": 8},
     "taper, int8": {"allocation": "taper", "bits_per_weight": 8},
@@ -57,7 +70,7 @@ class Rival(Value):
 
     Attributes:
         method: one of ``METHODS``.
-        budget: what the network had to keep to; ``None`` for a method that takes no budget.
+        constraint: what the network was made for; ``None`` for a method that takes none.
         seed: of the training.
         predicted: the score relative to the full-size network's that was expected; ``None`` where nothing is expected.
         record: what was trained, and what it reached.
@@ -65,7 +78,7 @@ class Rival(Value):
     """
 
     method: str
-    budget: Budget | None
+    constraint: Budget | AccuracyFloor | None
     seed: int
     predicted: float | None
     record: TrialRecord
@@ -76,7 +89,7 @@ def compare(
     bundle_root: str | os.PathLike,
     output_dir: str | os.PathLike,
     network_def: Mapping[str, Any],
-    budgets: Iterable[Budget],
+    constraints: Iterable[Budget | AccuracyFloor],
     *,
     complexity: ComplexityProfile,
     degradation: DegradationModel,
@@ -84,13 +97,14 @@ def compare(
     seeds: Sequence[int] = (0,),
     **recipe: Any,
 ) -> list[Rival]:
-    """Train the network of every method at every budget with every seed; do only what is not done yet.
+    """Train the network of every method for every constraint with every seed; do only what is not done yet.
 
     Args:
         bundle_root: folder of the bundle whose ``train.yaml`` trains and whose ``evaluate.yaml`` scores.
         output_dir: folder of the comparison; each network has one of its own in it.
         network_def: the full-size network's MONAI config, with references resolved.
-        budgets: on bytes, multiply-adds or memory.
+        constraints: budgets on bytes, multiply-adds or memory, and accuracy floors; a method is tried for those that it
+            can be made for.
         complexity: profile of the data set.
         degradation: by which layer-wise plans share, and scores are predicted.
         methods: names of ``METHODS``.
@@ -98,38 +112,53 @@ def compare(
         recipe: overrides of ``train.yaml`` by their ids, ``dataset_dir`` among them.
 
     Returns:
-        One rival a method, budget and seed; none where a method has no network that keeps to the budget.
+        One rival a method, constraint and seed; none where a method has no network that keeps to the constraint.
 
     Raises:
         ValueError: for a method that is not among ``METHODS``.
     """
     if unknown := set(methods) - set(METHODS):
         raise ValueError(f"unknown methods {sorted(unknown)}: choose from {', '.join(METHODS)}.")
-    network_def, output_dir, budgets = network_def_of(network_def), Path(output_dir), list(budgets)
+    network_def, output_dir, constraints = network_def_of(network_def), Path(output_dir), list(constraints)
     known = {"complexity": complexity, "degradation": degradation}
     rivals = []
-    for seed in seeds:
-        for method in methods:
-            for budget in [None] if "multiplier" in METHODS[method] else budgets:
-                given = {**recipe, "seed": seed}
-                folder = output_dir / _folder(method, budget, seed)
-                try:
-                    if "importance" in METHODS[method]:
-                        full = output_dir / _folder(_FULL, None, seed)
-                        rivals.append(_prune(bundle_root, folder, full, network_def, method, budget, given))
-                        continue
-                    planned, predicted, settings = _planned(METHODS[method], network_def, budget, known)
-                except InfeasibleConstraintError as error:
-                    print(f"{method}: {error}")
+    for seed, method in itertools.product(seeds, methods):
+        for constraint in _taken(METHODS[method], constraints):
+            folder, given = output_dir / _folder(method, constraint, seed), {**recipe, "seed": seed}
+            try:
+                if "importance" in METHODS[method]:
+                    full = output_dir / _folder(_FULL, None, seed)
+                    rivals.append(_prune(bundle_root, folder, full, network_def, method, constraint, given))
                     continue
-                record = run_trial(bundle_root, folder, planned, **{**given, **settings})
-                rivals.append(Rival(method, budget, seed, predicted, record, record.seconds))
+                planned, predicted, settings = _planned(METHODS[method], network_def, constraint, known)
+            except InfeasibleConstraintError as error:
+                print(f"{method}: {error}")
+                continue
+            record = run_trial(bundle_root, folder, planned, **{**given, **settings})
+            rivals.append(Rival(method, constraint, seed, predicted, record, record.seconds))
     return rivals
 
 
-def _folder(method: str, budget: Budget | None, seed: int) -> str:
-    asked_for = [] if budget is None else [f"{type(budget).__name__}-{budget.limit}"]
+def _taken(method: Mapping[str, Any], constraints: Sequence[Budget | AccuracyFloor]) -> list[Any]:
+    """Return the constraints that a method can be made for, ``[None]`` if it takes none."""
+    if "multiplier" in method:
+        return [None]
+    if "fewer" in method:
+        kinds: tuple[type, ...] = (AccuracyFloor,)
+    elif "bits_per_weight" in method:  # fewer bits help with bytes alone
+        kinds = (DiskBudget,)
+    else:  # of a squeezed network no law is known, and pruning goes on until a budget is met
+        kinds = (Budget,) if {"importance", "_target_"} & set(method) else (Budget, AccuracyFloor)
+    return [each for each in constraints if isinstance(each, kinds)]
+
+
+def _folder(method: str, constraint: Budget | AccuracyFloor | None, seed: int) -> str:
+    asked_for = [] if constraint is None else [f"{type(constraint).__name__}-{_limit(constraint)}"]
     return "-".join([re.sub(r"\W+", "-", method), *asked_for, f"seed{seed}"])
+
+
+def _limit(constraint: Budget | AccuracyFloor) -> float:
+    return constraint.min_score if isinstance(constraint, AccuracyFloor) else constraint.limit
 
 
 def _prune(
@@ -138,11 +167,10 @@ def _prune(
     full: Path,
     network_def: dict[str, Any],
     method: str,
-    budget: Budget | None,
+    budget: Budget,
     recipe: dict[str, Any],
 ) -> Rival:
     """Return the trained full-size network pruned to a budget, fine-tuned and scored; or what an earlier run left."""
-    assert budget is not None
     if (folder / "rival.json").exists():
         return Rival.load(folder / "rival.json")
     full_record = run_trial(bundle_root, full, network_def, **recipe)
@@ -184,44 +212,79 @@ _BATCHES = 10  # that an importance is measured on
 
 
 def _planned(
-    method: Mapping[str, Any], network_def: dict[str, Any], budget: Budget | None, known: Mapping[str, Any]
+    method: Mapping[str, Any],
+    network_def: dict[str, Any],
+    constraint: Budget | AccuracyFloor | None,
+    known: Mapping[str, Any],
 ) -> tuple[dict[str, Any], float | None, dict[str, Any]]:
     """Return the network of a method, its predicted relative score, and the settings of its training."""
     method = dict(method)
-    if budget is None:
+    if constraint is None:
         return narrow(network_def, method["multiplier"]), None, {}
     settings = {}
-    if "bits_per_weight" in method:
+    if "bits_per_weight" in method and isinstance(constraint, DiskBudget):
         settings["bits_per_weight"] = method.pop("bits_per_weight")
-        if not isinstance(budget, DiskBudget):
-            raise InfeasibleConstraintError("fewer bits a weight help with a budget on bytes alone.")
-        budget = replace(budget, **settings)
+        constraint = replace(constraint, **settings)
     if target := method.pop("_target_", None):
-        plan = compress({**network_def, "_target_": target}, budget, **method)  # of which no law is known
+        plan = compress({**network_def, "_target_": target}, constraint, **method)  # of which no law is known
         return plan.network_def, None, settings
-    plan = compress(network_def, budget, **known, **method)
+    fewer = method.pop("fewer", 0)
+    plan = compress(network_def, constraint, **known, **method)
+    if fewer:
+        plan = with_fewer_filters(plan, fewer)
     return plan.network_def, plan.predicted.score if plan.predicted is not None else None, settings
 
 
-def compare_table(rivals: Iterable[Rival]) -> list[dict[str, Any]]:
-    """Return one row a method and budget: means over the seeds, with the deviation of the scores.
+def rival_latencies(output_dir: str | os.PathLike, rivals: Iterable[Rival]) -> LatencyComparison:
+    """Measure the rivals of one comparison in turns on the machine at hand; one of each method and constraint.
+
+    Args:
+        output_dir: folder of the comparison.
+        rivals: as :func:`compare` returned them; the first is what the others are compared with.
+
+    Returns:
+        Latencies by method and constraint, as the rows of :func:`compare_table` find them.
+    """
+    networks: dict[str, Any] = {}
+    shape = None
+    for rival in rivals:
+        weights = Path(output_dir) / _folder(rival.method, rival.constraint, rival.seed) / "model.pt"
+        network_def, shape = rival.record.network_def, shape or rival.record.size.input_shape
+        networks.setdefault(
+            _folder(rival.method, rival.constraint, 0),
+            load_pruned(network_def, torch.load(weights, weights_only=True))
+            if "importance" in METHODS[rival.method]
+            else network_def,
+        )
+    return compare_latency(networks, shape or ())
+
+
+def compare_table(rivals: Iterable[Rival], latencies: LatencyComparison | None = None) -> list[dict[str, Any]]:
+    """Return one row a method and constraint: means over the seeds, with the deviation of the scores.
 
     Predicted and achieved scores are F1; a predicted one is relative to the mean of the full-size network's, where that
     is among the rivals.
+
+    Args:
+        rivals: as :func:`compare` returns them.
+        latencies: as :func:`rival_latencies` returns them; without them nothing is said of latency.
     """
     groups: dict[tuple, list[Rival]] = {}
     for rival in rivals:
-        groups.setdefault((rival.budget, rival.method), []).append(rival)
+        groups.setdefault((rival.constraint, rival.method), []).append(rival)
     full = [rival.record.scores["f1"] for (_, method), found in groups.items() for rival in found if method == _FULL]
     rows = []
-    for (budget, method), found in groups.items():
+    for (constraint, method), found in groups.items():
+        latency = latencies.latencies[_folder(method, constraint, 0)] if latencies is not None else None
         records = [rival.record for rival in found]
         size = records[0].size
         scores = {name: [record.scores[name] for record in records] for name in ("f1", "iu")}
         expected = found[0].predicted
         rows.append(
             {
-                "budget": "" if budget is None else budget.words(budget.limit),
+                "constraint": constraint.words(constraint.limit)
+                if isinstance(constraint, Budget)
+                else str(constraint or ""),
                 "method": method,
                 "seeds": len(found),
                 "predicted_f1": expected * float(np.mean(full)) if full and expected is not None else None,
@@ -232,7 +295,8 @@ def compare_table(rivals: Iterable[Rival]) -> list[dict[str, Any]]:
                 "file_bytes": records[0].file_bytes,
                 "macs": size.macs,
                 "memory_bytes": None if size.activation_bytes is None else size.state_bytes + size.activation_bytes,
-                "seconds": float(np.mean([rival.seconds for rival in found])),
+                "latency_seconds": latency.median_seconds if latency is not None else None,
+                "training_seconds": float(np.mean([rival.seconds for rival in found])),
             }
         )
     return rows

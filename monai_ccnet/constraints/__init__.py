@@ -10,7 +10,7 @@ from monai_ccnet.constraints.budgets import (
     MemoryBudget,
 )
 from monai_ccnet.constraints.plan import CompressionPlan
-from monai_ccnet.constraints.solve import ALLOCATIONS, compress, compress_once, trade_off
+from monai_ccnet.constraints.solve import ALLOCATIONS, compress, compress_once, trade_off, with_fewer_filters
 
 __all__ = [
     "ALLOCATIONS",
@@ -25,4 +25,5 @@ __all__ = [
     "compress",
     "compress_once",
     "trade_off",
+    "with_fewer_filters",
 ]

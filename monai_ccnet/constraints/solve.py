@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from monai.utils import look_up_option
@@ -17,12 +18,12 @@ from monai.utils import look_up_option
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.constraints.budgets import AccuracyFloor, Budget, DiskBudget, InfeasibleConstraintError, LatencyBudget
 from monai_ccnet.constraints.plan import CompressionPlan
-from monai_ccnet.degradation import DegradationModel, inverse_log_compression
+from monai_ccnet.degradation import DegradationModel, Prediction, inverse_log_compression
 from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.narrowing import check_input_shape, default_input_shape, widths_of, with_widths
 from monai_ccnet.networks.size import disk_bytes, kernel_weights, network_size
 
-__all__ = ["ALLOCATIONS", "compress", "compress_once", "trade_off"]
+__all__ = ["ALLOCATIONS", "compress", "compress_once", "trade_off", "with_fewer_filters"]
 
 Channels = tuple[int, ...]
 
@@ -179,10 +180,8 @@ def compress(
     multipliers = tuple(width / base for width, base in zip(channels, stages.widths, strict=True))
     predicted = None
     if degradation is not None and complexity is not None:
-        cases = [(complexity.at(1), max(1.0, full_size.weights / size.weights))]
-        if by_complexity:
-            cases = [(complexity.at(scale), share**-2) for scale, share in zip(scales, multipliers, strict=True)]
-        predicted = min((degradation.predict_interval(*case) for case in cases), key=lambda p: p.score)
+        shares = multipliers if by_complexity else None
+        predicted = _least_predicted(degradation, complexity, full_size.weights / size.weights, scales, shares)
     clocks = [each for each in constraints if isinstance(each, LatencyBudget)]
     return CompressionPlan(
         network_def=narrowed,
@@ -199,6 +198,49 @@ def compress(
         constraints=constraints,
         latency=clocks[0].compared(network_def, narrowed) if clocks else None,
     )
+
+
+def with_fewer_filters(plan: CompressionPlan, count: int) -> CompressionPlan:
+    """Return a plan with fewer filters in each stage than it has, and what is then predicted: ε in the paper's Table 9.
+
+    What was planned for a floor is the narrowest network that keeps to it, so that this one is predicted below.
+
+    Args:
+        plan: made with a profile and a model, or not.
+        count: of the filters that each stage loses, as far as it has more than one.
+
+    Raises:
+        ValueError: if the network cannot have such widths.
+    """
+    stages = widths_of(plan.network_def)
+    full = [round(width / share) for width, share in zip(plan.channels, plan.multipliers, strict=True)]
+    channels = tuple(max(1, width - count) for width in plan.channels)
+    network_def = with_widths(plan.network_def, channels)
+    size = network_size(network_def, plan.size.input_shape)
+    multipliers = tuple(width / base for width, base in zip(channels, full, strict=True))
+    predicted = None
+    if plan.degradation is not None and plan.complexity is not None:
+        shares = multipliers if plan.allocation == "complexity" else None
+        predicted = _least_predicted(
+            plan.degradation, plan.complexity, plan.full_size.weights / size.weights, stages.scales, shares
+        )
+    return replace(
+        plan, network_def=network_def, multipliers=multipliers, channels=channels, size=size, predicted=predicted
+    )
+
+
+def _least_predicted(
+    degradation: DegradationModel,
+    complexity: ComplexityProfile,
+    compression: float,
+    scales: Sequence[int],
+    shares: Sequence[float] | None,
+) -> Prediction:
+    """Return what is predicted for the whole network, or for its most degraded stage if each has a share of its own."""
+    cases = [(complexity.at(1), max(1.0, compression))]
+    if shares is not None:
+        cases = [(complexity.at(scale), share**-2) for scale, share in zip(scales, shares, strict=True)]
+    return min((degradation.predict_interval(*case) for case in cases), key=lambda prediction: prediction.score)
 
 
 def compress_once(

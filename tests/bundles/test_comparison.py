@@ -23,9 +23,7 @@ def _compare(dataset_dir, output_dir, quick, **overrides):
         dataset_dir=str(dataset_dir),
         output_dir=str(output_dir),
         recipe={**quick, "patch_size": [32, 32]},
-        budgets_bytes=[BUDGET],
-        seeds=[0, 1],
-        **overrides,
+        **{"budgets_bytes": [BUDGET], "seeds": [0, 1], **overrides},
     )
     workflow.initialize()
     workflow.run()
@@ -42,15 +40,16 @@ def test_each_method_is_trained_and_tabulated_once(disks_2d, tmp_path, quick):
     assert all(by_method[name]["file_bytes"] <= BUDGET for name in methods[2:])
     assert by_method["taper, int8"]["weights"] > 1.2 * by_method["taper"]["weights"]
     assert all(by_method[name]["file_bytes"] > 0.9 * BUDGET for name in ("Taylor pruning", "neuron merging"))
-    assert by_method["Taylor pruning"]["seconds"] > by_method["full size"]["seconds"]
+    assert by_method["Taylor pruning"]["training_seconds"] > by_method["full size"]["training_seconds"]
     assert by_method["quarter width"]["weights"] < by_method["full size"]["weights"]
     for row in rows:
         assert row["seeds"] == 2
         assert 0 <= row["f1"] <= 1
         assert row["f1_deviation"] >= 0
-        assert row["seconds"] > 0
+        assert row["training_seconds"] > 0
     assert by_method["uniform"]["predicted_f1"] < by_method["full size"]["f1"]
     assert by_method["full size"]["predicted_f1"] is None
+    assert all(row["latency_seconds"] > 0 for row in rows)
     with open(tmp_path / "comparison.csv", newline="") as file:
         assert [row["method"] for row in csv.DictReader(file)] == methods
     assert (tmp_path / "comparison.md").read_text().count("\n") == len(rows) + 2
@@ -61,6 +60,24 @@ def test_each_method_is_trained_and_tabulated_once(disks_2d, tmp_path, quick):
     assert len(trained) == 14
     _compare(disks_2d, tmp_path, quick, methods=methods)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")} == trained
+
+
+def test_with_fewer_filters_than_planned_the_floor_is_missed(disks_2d, tmp_path, quick):
+    methods = ["full size", "uniform", "uniform, one filter fewer", "uniform, two filters fewer"]
+    methods += [name.replace("uniform", "layer-wise") for name in methods[1:]]
+    apart = ["L1 pruning", "squeeze", "taper, int8"]  # which can be made for a budget alone
+    _compare(
+        disks_2d, tmp_path, quick, methods=methods + apart, budgets_bytes=[], floors=[0.95], law="paper", seeds=[0]
+    )
+    rows = {row["method"]: row for row in json.loads((tmp_path / "comparison.json").read_text())}
+    assert list(rows) == methods
+    for kind in ("uniform", "layer-wise"):
+        planned, *fewer = (rows[kind + which] for which in ("", ", one filter fewer", ", two filters fewer"))
+        floor = 0.95 * rows["full size"]["f1"]
+        assert planned["predicted_f1"] >= floor > fewer[0]["predicted_f1"] > fewer[1]["predicted_f1"]
+        assert planned["weights"] > fewer[0]["weights"] > fewer[1]["weights"]
+        assert planned["constraint"] == "at least 95.0% of the full-size network's score"
+        assert all(0 <= row["f1"] <= 1 for row in fewer)
 
 
 def test_unknown_methods_and_tables_are_refused(tmp_path):
