@@ -222,9 +222,9 @@ def adapted(points: list[DegradationPoint]) -> str:
         rows.append([str(count), f"{np.mean(misses):.4f}", f"{np.mean(widths):.3f}"])
     header = ["narrow networks of its own", "mean absolute error", "mean width of the 90 % interval"]
     return (
-        "The law of the other data sets, adapted by the narrowest networks of the one left out (the first has 256 times "
-        "fewer\nweights), to predict its network with 16 times fewer. Most of the interval is how single trainings scatter, "
-        "which no law\nand no further network takes away:\n\n" + table(header, rows)
+        "The law of the other data sets, adapted by the narrowest networks of the one left out (the first has 256\n"
+        "times fewer weights), to predict its network with 16 times fewer. Most of the interval is how single\n"
+        "trainings scatter, which no law and no further network takes away:\n\n" + table(header, rows)
     )
 
 
