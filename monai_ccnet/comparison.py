@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from monai.bundle.config_parser import ConfigParser
 from monai.utils import set_determinism
 
@@ -171,8 +172,22 @@ def _prune(
     recipe: dict[str, Any],
 ) -> Rival:
     """Return the trained full-size network pruned to a budget, fine-tuned and scored; or what an earlier run left."""
-    if (folder / "rival.json").exists():
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not (folder / "rival.json").exists():
+            _pruned(bundle_root, folder, full, network_def, method, budget, recipe).save(folder / "rival.json")
         return Rival.load(folder / "rival.json")
+
+
+def _pruned(
+    bundle_root: str | os.PathLike,
+    folder: Path,
+    full: Path,
+    network_def: dict[str, Any],
+    method: str,
+    budget: Budget,
+    recipe: dict[str, Any],
+) -> Rival:
     full_record = run_trial(bundle_root, full, network_def, **recipe)
     start, settings = time.monotonic(), {"share": 0.25, "epochs": 2, "merge": False, **METHODS[method]}
     network = load_weights(build_network(network_def), full / "model.pt")
@@ -203,9 +218,7 @@ def _prune(
     )
     record = evaluate_network(bundle_root, folder, pruned, network_def, **recipe)
     seconds = full_record.seconds + round(time.monotonic() - start, 1)
-    rival = Rival(method, budget, recipe["seed"], None, record, seconds)
-    rival.save(folder / "rival.json")
-    return rival
+    return Rival(method, budget, recipe["seed"], None, record, seconds)
 
 
 _BATCHES = 10  # that an importance is measured on
