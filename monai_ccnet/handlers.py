@@ -44,6 +44,7 @@ __all__ = [
     "LogPlan",
     "RecordTrial",
     "ResumeTraining",
+    "check_weights_file",
     "forget_training",
     "plan_metrics",
 ]
@@ -210,15 +211,25 @@ class CheckBudget:
 
     def _check_file(self) -> None:
         assert self.weights_file is not None
-        if not self.weights_file.is_file():
-            raise FileNotFoundError(f"{self.weights_file} was not written: attach CheckBudget after what writes it.")
-        file_bytes = self.weights_file.stat().st_size
-        for each in self.plan.constraints:
-            if isinstance(each, DiskBudget) and file_bytes > each.max_bytes:
-                raise InfeasibleConstraintError(
-                    f"{self.weights_file} has {file_bytes:,} bytes, the budget is {each.max_bytes:,}: write it with "
-                    f"monai_ccnet.networks.save_weights at {each.bits_per_weight} bits or fewer."
-                )
+        check_weights_file(self.plan, self.weights_file)
+
+
+def check_weights_file(plan: CompressionPlan, weights_file: str | os.PathLike) -> None:
+    """Refuse a file of weights that is larger than a plan's disk budgets.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        InfeasibleConstraintError: if it is too large.
+    """
+    if not os.path.isfile(weights_file):
+        raise FileNotFoundError(f"{weights_file} was not written: check it after what writes it.")
+    file_bytes = os.path.getsize(weights_file)
+    for each in plan.constraints:
+        if isinstance(each, DiskBudget) and file_bytes > each.max_bytes:
+            raise InfeasibleConstraintError(
+                f"{weights_file} has {file_bytes:,} bytes, the budget is {each.max_bytes:,}: write it with "
+                f"monai_ccnet.networks.save_weights at {each.bits_per_weight} bits or fewer."
+            )
 
 
 def plan_metrics(plan: CompressionPlan) -> dict[str, float]:
@@ -276,7 +287,8 @@ class RecordTrial:
     Args:
         path: of the record, a JSON file in the folder that ``load_records`` will read.
         dataset: name of the data set.
-        network_def: the network's MONAI config.
+        network_def: the network's MONAI config; in a bundle's config an expression such as ``$@plan.network_def``, for
+            what stands there as a dictionary is built.
         weights_file: the file of its weights.
         multiplier: channels per channel of the full-size network; 1 for that itself.
         recipe: how it was trained, in JSON types.

@@ -20,6 +20,7 @@ from monai.bundle.workflows import ConfigWorkflow
 
 from monai_ccnet import __version__
 from monai_ccnet.complexity import ComplexityProfile, measure_settings
+from monai_ccnet.constraints import CompressionPlan
 from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.size import NetworkSize, network_size
 from monai_ccnet.networks.storage import save_weights
@@ -104,6 +105,8 @@ def run_trial(
     *,
     multiplier: float | None = None,
     wait: bool = True,
+    plan: CompressionPlan | None = None,
+    tracking: str | None = None,
     **recipe: Any,
 ) -> TrialRecord:
     """Train and evaluate a network with ``train.yaml`` and ``evaluate.yaml`` of a bundle; do only what is not done yet.
@@ -118,6 +121,9 @@ def run_trial(
         network_def: the network's MONAI config, with references resolved.
         multiplier: channels per channel of the full-size network, to be recorded.
         wait: whether to wait for another process that runs this trial, or else raise ``filelock.Timeout``.
+        plan: what was planned: training another network is refused, and so is a file above a budget; its numbers stand
+            among the metrics of the training (``tracked.yaml``).
+        tracking: ``"mlflow"``, or what else ``monai.bundle run --tracking`` takes.
         recipe: overrides of ``train.yaml`` by their ids, such as ``dataset_dir`` or ``seed``; JSON types.
 
     Returns:
@@ -126,6 +132,7 @@ def run_trial(
     Raises:
         ValueError: if the folder holds a trial of another network or recipe.
         OSError: if the folder cannot be written to.
+        InfeasibleConstraintError: if the file of weights is larger than the plan's budget.
     """
     output_dir, asked = Path(output_dir), {"network_def": dict(network_def), "recipe": recipe}
     check_writable(output_dir)
@@ -137,7 +144,9 @@ def run_trial(
             record = TrialRecord.load(output_dir / "record.json")
             if record.error is None:
                 return record
-        record = _train_and_evaluate(Path(bundle_root), output_dir, dict(network_def), multiplier, recipe)
+        record = _train_and_evaluate(
+            Path(bundle_root), output_dir, dict(network_def), multiplier, plan, tracking, recipe
+        )
         record.save(output_dir / "record.json")
         return record
 
@@ -186,18 +195,25 @@ def _check_asked(output_dir: Path, asked: Mapping[str, Any]) -> bool:
 
 
 def _train_and_evaluate(
-    bundle_root: Path, output_dir: Path, network_def: dict[str, Any], multiplier: float | None, recipe: dict[str, Any]
+    bundle_root: Path,
+    output_dir: Path,
+    network_def: dict[str, Any],
+    multiplier: float | None,
+    plan: CompressionPlan | None,
+    tracking: str | None,
+    recipe: dict[str, Any],
 ) -> TrialRecord:
     start, configs = time.monotonic(), bundle_root / "configs"
     places = {"output_dir": str(output_dir), "bundle_root": str(bundle_root)}
     overrides = {**recipe, "network_def": network_def, **places}
     training = output_dir / "training.json"  # what training leaves for the record, should evaluation be interrupted
     if not ((output_dir / "model.pt").exists() and training.exists()):
-        trained = _run([configs / "train.yaml"], overrides).parser
+        planned = [] if plan is None else [configs / "tracked.yaml"]
+        trained = _run([configs / "train.yaml", *planned], {**overrides, "plan": plan}, tracking, "training").parser
         losses = trained.get_parsed_content("history").losses
         write_json(training, {"losses": losses, "seconds": time.monotonic() - start})
         start = time.monotonic()
-    parser = _run([configs / "train.yaml", configs / "evaluate.yaml"], overrides).parser
+    parser = _run([configs / "train.yaml", configs / "evaluate.yaml"], overrides, tracking, "evaluation").parser
     left = read_json(training)
     seconds, file_bytes = left["seconds"] + time.monotonic() - start, os.path.getsize(output_dir / "model.pt")
     return _record(parser, network_def, multiplier, recipe, file_bytes, left["losses"], seconds)
@@ -322,8 +338,13 @@ def evaluated_record(
     )
 
 
-def _run(config_files: list[Path], overrides: Mapping[str, Any]) -> ConfigWorkflow:
-    workflow = ConfigWorkflow(config_file=[str(file) for file in config_files], workflow_type="train", **overrides)
+def _run(
+    config_files: list[Path], overrides: Mapping[str, Any], tracking: str | None = None, run_name: str = ""
+) -> ConfigWorkflow:
+    files = [str(file) for file in config_files]
+    if tracking is not None:  # a copy of the config would be written as JSON, which a plan or a network is not
+        overrides = {"save_execute_config": False, "run_name": run_name, **overrides}
+    workflow = ConfigWorkflow(config_file=files, workflow_type="train", tracking=tracking, **overrides)
     workflow.initialize()
     workflow.run()
     workflow.finalize()

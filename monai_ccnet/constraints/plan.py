@@ -99,7 +99,6 @@ class CompressionPlan(Value):
                 f"({interval}), by {self.degradation.source or 'the model given'}."
             )
             if self.compression > 1.01 * (covered := self.degradation.covered_compression(self.full_size.weights)):
-                lines.append(
-                    f"This is an extrapolation: nothing beyond {covered:.0f}x fewer weights than these was measured."
-                )
+                least = f"beyond {covered:.0f}x fewer weights than these" if covered > 1 else "as small as these"
+                lines.append(f"This is an extrapolation: nothing {least} was measured.")
         return "\n".join(lines)

@@ -121,6 +121,25 @@ def test_a_full_disk_is_said_and_when_there_is_space_the_run_goes_on(finished, d
     assert_same_results(tmp_path, finished)
 
 
+def test_a_disk_without_space_is_said_and_when_there_is_some_the_run_goes_on(finished, disks_2d, tmp_path):
+    def mount(options):
+        return subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", tmp_path], capture_output=True, check=False
+        )
+
+    if shutil.which("mount") is None or mount("size=80k").returncode != 0:
+        pytest.skip("a file system of 80 kB cannot be mounted without the rights to")
+    try:
+        with pytest.raises(OSError, match=r"training_\S+ cannot be written, No space left on device: free some space"):
+            raise compress(disks_2d, tmp_path)
+        assert not [path for path in tmp_path.iterdir() if "training" in path.name and path.suffix != ".json"]
+        assert mount("remount,size=8m").returncode == 0
+        assert compress(disks_2d, tmp_path) is None
+        assert_same_results(tmp_path, finished)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -16,7 +16,7 @@ from monai.bundle import ConfigWorkflow, ckpt_export, verify_metadata, verify_ne
 from PIL import Image
 
 import monai_ccnet
-from monai_ccnet.calibration import segment_examples
+from monai_ccnet.calibration import TrialRecord, segment_examples
 from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.constraints import CompressionPlan
 from monai_ccnet.networks import build_network
@@ -129,6 +129,26 @@ def test_planned_network_is_evaluated_to_the_same_scores(compressed, disks_2d):
         patch_size=PATCHES[2],
     )
     assert workflow.parser.get_parsed_content("validate#evaluator").state.metrics["f1"] == pytest.approx(scores["f1"])
+
+
+def test_a_handler_records_what_an_evaluation_found(compressed, disks_2d, tmp_path):
+    output_dir, _ = compressed
+    known = TrialRecord.load(output_dir / "record.json")
+    given = {"path": str(tmp_path / "record.json"), "dataset": "disks", "network_def": "$@plan.network_def"}
+    given |= {"weights_file": str(output_dir / "model.pt"), "input_shape": list(known.size.input_shape)}
+    config = {"+validate#handlers": [{"_target_": "monai_ccnet.handlers.RecordTrial", **given}]}
+    (tmp_path / "recorded.json").write_text(json.dumps(config))
+    _run(
+        ["train.yaml", "evaluate.yaml", "planned.yaml", tmp_path / "recorded.json"],
+        dataset_dir=str(disks_2d),
+        output_dir=str(output_dir),
+        patch_size=PATCHES[2],
+    )
+    record = TrialRecord.load(tmp_path / "record.json")
+    assert (record.size, record.file_bytes) == (known.size, known.file_bytes)
+    assert record.scores == pytest.approx(known.scores)
+    assert record.per_image["f1"] == pytest.approx(known.per_image["f1"])
+    assert record.constant_score == known.constant_score
 
 
 def test_inference_writes_the_masks_that_were_scored(compressed, disks_2d, tmp_path):
