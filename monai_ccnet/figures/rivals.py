@@ -23,12 +23,14 @@ def draw_comparison(rows: Sequence[Mapping[str, Any]], against: str = "file_byte
     axes = figure.subplots()
     for index, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
         found = sorted((row for row in rows if row["method"] == method), key=lambda row: row[against])
+        first_ten = index < 10  # colours; the others are hollow
         axes.errorbar(
             [row[against] for row in found],
             [row["f1"] for row in found],
             [row["f1_deviation"] or 0.0 for row in found],
-            fmt=_MARKS[index % len(_MARKS)] + ("-" if len(found) > 1 else ""),
+            fmt=_MARKS[index % len(_MARKS)] + (("-" if first_ten else "--") if len(found) > 1 else ""),
             color=f"C{index % 10}",
+            markerfacecolor=f"C{index % 10}" if first_ten else "none",
             markersize=6,
             linewidth=1,
             capsize=2,
