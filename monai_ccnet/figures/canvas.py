@@ -61,11 +61,15 @@ def scale_axis(axes: Any, scales: Sequence[int]) -> None:
     axes.grid(alpha=0.3)
 
 
-def plain_log_axis(axis: Any, *, base: int = 10, subdivided: Sequence[float] = (1, 2, 5), unit: str = "") -> None:
-    """Write the numbers of a logarithmic axis out, 20 and not 2 x 10 to the 1; those with a unit as 20 kB."""
+def plain_log_axis(
+    axis: Any, *, base: int = 10, subdivided: Sequence[float] = (1, 2, 5), unit: str | None = None
+) -> None:
+    """Write the numbers of a logarithmic axis out, 20 and not 2 x 10 to the 1; with a unit 20 kB, with ``""`` 20 k."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_major_locator(ticker.LogLocator(base, subdivided))
-    axis.set_major_formatter(ticker.EngFormatter(unit) if unit else ticker.FuncFormatter(lambda x, _: f"{x:,.10g}"))
+    axis.set_major_formatter(
+        ticker.EngFormatter(unit) if unit is not None else ticker.FuncFormatter(lambda x, _: f"{x:,.10g}")
+    )
     axis.set_minor_locator(ticker.NullLocator())
 
 
