@@ -1,6 +1,7 @@
 """Plans: the paper's test cases, exact budgets, laws, refusals."""
 
 import bisect
+import itertools
 import os
 import time
 
@@ -20,6 +21,7 @@ from monai_ccnet.constraints import (
     compress,
     compress_once,
     trade_off,
+    with_fewer_filters,
 )
 from monai_ccnet.constraints.solve import _crossing
 from monai_ccnet.degradation import DegradationModel
@@ -375,6 +377,24 @@ def test_where_nothing_is_lost_a_floor_leads_as_far_as_was_measured(layerwise):
     further = compress(UNET, DiskBudget(200_000), **known)
     assert further.compression > 64
     assert "an extrapolation: nothing beyond 64x fewer weights than these was measured" in str(further)
+
+
+def test_a_stage_at_whose_scale_nothing_is_lost_is_at_least_half_as_wide_as_the_one_before_it():
+    profile = ComplexityProfile("made", {}, (1, 2, 4, 8, 16), (0.06, 0.05, 0.04, 0.03, 0.02), None, 1)
+    law = DegradationModel(slope=0.08, intercept=-0.003, network="PlainUNet", metric="f1", settings={})
+    plan = compress(UNET, DiskBudget(250_000), complexity=profile, degradation=law)
+    assert all(2 * width >= above for above, width in itertools.pairwise(plan.channels))
+    assert list(plan.multipliers) == sorted(plan.multipliers, reverse=True)
+
+
+def test_with_fewer_filters_than_planned_the_prediction_is_below_the_floor():
+    for layerwise in (True, False):
+        plan = compress(UNET, AccuracyFloor(0.95), layerwise=layerwise, **KNOWN)
+        one, two = with_fewer_filters(plan, 1), with_fewer_filters(plan, 2)
+        assert plan.predicted.score >= 0.95 > one.predicted.score > two.predicted.score
+        assert one.channels == tuple(width - 1 for width in plan.channels)
+        assert one.size.weights == network_size(one.network_def).weights
+    assert with_fewer_filters(compress(UNET, ONE_MB, layerwise=False), 4).channels == (1, 4, 12, 28, 61)
 
 
 def test_a_tapered_plan_falls_from_stage_to_stage_and_keeps_to_the_budget():

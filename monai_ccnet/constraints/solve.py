@@ -6,6 +6,7 @@ Every budget is solved against the true count of the narrowed network, never aga
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 import os
@@ -53,7 +54,8 @@ def compress(
     for each stage, by one of two rules:
 
     - ``allocation="complexity"`` (sections 4.1 and 4.2 of the paper): every stage loses the same share of the score at
-      the complexity of its own scale, widths rounded up; the predicted score is that of the most degraded stage.
+      the complexity of its own scale, widths rounded up; the predicted score is that of the most degraded stage. Where
+      the model sees next to no loss at a scale, a stage is still at least half as wide as the one before it.
     - ``allocation="taper"`` (ours): each stage is 0.84 times as wide as the one at twice its resolution. It was the
       best of the rules tried at equal bytes, most of all for very small networks; at equal bytes it costs more
       multiply-adds. The predicted score is that of a uniform plan with as many weights.
@@ -121,7 +123,9 @@ def compress(
     def layered(loss: float) -> Channels:
         assert losses is not None
         compressions = [inverse_log_compression(loss / per_decade, curvature) for per_decade in losses]
-        return stages.nearest([compression**-0.5 for compression in compressions], up=True)
+        widths = [width * compression**-0.5 for width, compression in zip(stages.widths, compressions, strict=True)]
+        widths = list(itertools.accumulate(widths, lambda above, width: max(width, above / 2)))
+        return stages.nearest([min(1.0, w / width) for w, width in zip(widths, stages.widths, strict=True)], up=True)
 
     def compression_of(channels: Channels) -> float:
         return max(1.0, full_size.weights / kernel_weights(with_widths(network_def, channels)))

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from monai_ccnet.constraints import CompressionPlan
-from monai_ccnet.figures.canvas import Figure
-from monai_ccnet.posttraining.sensitivity import SensitivityRow, planned_reduction
+from monai_ccnet.figures.canvas import Figure, plain_log_axis
+from monai_ccnet.posttraining.sensitivity import SensitivityRow, planned_weights
 
 __all__ = ["draw_sensitivity"]
 
@@ -19,7 +19,7 @@ def draw_sensitivity(rows: Sequence[SensitivityRow], plans: Mapping[str, Compres
     Args:
         rows: as :func:`~monai_ccnet.posttraining.layer_sensitivity` returns them; a dot is the mean of its draws, and
             its bar reaches from the least to the most.
-        plans: by what to call them; of their reductions those of the same layers are drawn, in millions of weights.
+        plans: by what to call them; drawn is how many times fewer weights they leave in the same layers.
     """
     layers = list(dict.fromkeys(row.layer for row in rows))
     figure = Figure(figsize=(11 if plans else 6.4, 4.6), layout="constrained")
@@ -39,14 +39,15 @@ def draw_sensitivity(rows: Sequence[SensitivityRow], plans: Mapping[str, Compres
     panels[0].set_title(f"{removed:.0%} of one layer's filters removed at random", fontsize=9)
     panels[0].grid(alpha=0.3)
     for place, (name, plan) in enumerate((plans or {}).items()):
-        reduction = planned_reduction(plan)
-        heights = [reduction.get(layer, 0) / 1e6 for layer in layers]
-        width = 0.8 / len(plans or {})
-        panels[1].bar(np.arange(len(layers)) + place * width, heights, width, label=name, align="edge")
+        planned = planned_weights(plan)
+        fewer = [full / left for full, left in (planned.get(layer, (1, 1)) for layer in layers)]
+        panels[1].plot(range(1, len(layers) + 1), fewer, marker="osD^v"[place % 5], label=name)
     if plans:
-        panels[1].set_xticks(np.arange(len(layers)) + 0.4, [f"L{index + 1}" for index in range(len(layers))])
-        panels[1].set_ylabel("kernel weights that a plan removes, millions")
+        plain_log_axis(panels[1].yaxis, subdivided=(1,))
+        panels[1].set_xticks(range(1, len(layers) + 1, 1 + len(layers) // 12))
+        panels[1].set_xlabel("layer L")
+        panels[1].set_ylabel("times fewer kernel weights in a plan")
         panels[1].legend(fontsize=8)
-        panels[1].grid(alpha=0.3, axis="y")
+        panels[1].grid(alpha=0.3)
     figure.supxlabel("  ".join(f"L{index + 1} {layer}" for index, layer in enumerate(layers)), fontsize=6, wrap=True)
     return figure

@@ -10,7 +10,7 @@ from monai_ccnet.posttraining.quantization import check_quantized, quantize_dyna
 from monai_ccnet.posttraining.sensitivity import (
     SensitivityRow,
     layer_sensitivity,
-    planned_reduction,
+    planned_weights,
     save_sensitivity,
 )
 
@@ -28,7 +28,7 @@ __all__ = [
     "load_exported",
     "load_pruned",
     "most_similar",
-    "planned_reduction",
+    "planned_weights",
     "prune",
     "prune_share",
     "quantize_dynamic",

@@ -21,7 +21,7 @@ from monai_ccnet.posttraining.channels import follow_channels
 from monai_ccnet.posttraining.pruning import prune_share
 from monai_ccnet.values import Value, atomically
 
-__all__ = ["SensitivityRow", "layer_sensitivity", "planned_reduction", "save_sensitivity"]
+__all__ = ["SensitivityRow", "layer_sensitivity", "planned_weights", "save_sensitivity"]
 
 
 @dataclass(frozen=True)
@@ -102,21 +102,21 @@ def layer_sensitivity(
     return rows
 
 
-def planned_reduction(plan: CompressionPlan) -> dict[str, int]:
-    """Return how many kernel weights a plan takes from each layer: Fig. 12(b) of Mishra, Chen and Hu.
+def planned_weights(plan: CompressionPlan) -> dict[str, tuple[int, int]]:
+    """Return the kernel weights of each layer, in full and as planned: Fig. 12(b) of Mishra, Chen and Hu.
 
     Returns:
-        Weights by the names of the layers that hold kernels, in the order of the network's own modules.
+        Both counts by the names of the layers that hold kernels, in the order of the network's own modules.
 
     >>> from monai_ccnet.constraints import DiskBudget, compress
     >>> unet = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [64, 128]}
     >>> plan = compress(unet, DiskBudget(400_000), layerwise=False)
-    >>> plan.channels, planned_reduction(plan)["encoder.0.1.conv"]  # 64 x 64 x 9 kernel weights less 31 x 31 x 9
-    ((31, 62), 28215)
+    >>> plan.channels, planned_weights(plan)["encoder.0.1.conv"]  # 64 x 64 x 9 and 31 x 31 x 9
+    ((31, 62), (36864, 8649))
     """
     widths = [round(width / by) for width, by in zip(plan.channels, plan.multipliers, strict=True)]
     full, narrow = (_kernels(each) for each in (with_widths(plan.network_def, widths), plan.network_def))
-    return {layer: count - narrow[layer] for layer, count in full.items()}
+    return {layer: (count, narrow[layer]) for layer, count in full.items()}
 
 
 def save_sensitivity(path: str | os.PathLike, rows: Sequence[SensitivityRow]) -> None:

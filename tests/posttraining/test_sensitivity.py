@@ -12,7 +12,7 @@ from monai_ccnet.constraints import DiskBudget, compress
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.figures import draw_sensitivity, save_figure
 from monai_ccnet.networks import build_network, network_size
-from monai_ccnet.posttraining import layer_sensitivity, planned_reduction, save_sensitivity
+from monai_ccnet.posttraining import layer_sensitivity, planned_weights, save_sensitivity
 
 UNET = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [4, 6, 8]}
 SHAPE = (1, 1, 16, 16)
@@ -78,16 +78,17 @@ def test_filters_of_zeros_cost_nothing():
     assert [row.loss for row in rows] == pytest.approx([0, 0, 0], abs=1e-9)
 
 
-def test_a_plans_reduction_adds_up():
+def test_what_a_plan_leaves_of_each_layer_adds_up():
     known = {
         "complexity": ComplexityProfile.published("lymph_node"),
         "degradation": DegradationModel.published("unet", metric="f1"),
     }
     plan = compress(UNET, DiskBudget(28_000), **known)
-    reduction = planned_reduction(plan)
-    assert sum(reduction.values()) == plan.full_size.weights - plan.size.weights
-    assert all(count >= 0 for count in reduction.values())
-    assert {"encoder.0.0.conv", "upsamplers.0", "head"} <= set(reduction)
+    weights = planned_weights(plan)
+    assert sum(full for full, _ in weights.values()) == plan.full_size.weights
+    assert sum(left for _, left in weights.values()) == plan.size.weights
+    assert all(full >= left for full, left in weights.values())
+    assert {"encoder.0.0.conv", "upsamplers.0", "head"} <= set(weights)
 
 
 def test_table_and_picture(network, tmp_path):
@@ -102,7 +103,8 @@ def test_table_and_picture(network, tmp_path):
     plan = compress(UNET, DiskBudget(28_000), layerwise=False)
     figure = draw_sensitivity(rows, {"uniform": plan})
     _, bars = figure.axes
-    assert [bar.get_height() for bar in bars.patches] == [planned_reduction(plan)[row.layer] / 1e6 for row in rows[::2]]
+    weights = [planned_weights(plan)[row.layer] for row in rows[::2]]
+    assert list(bars.lines[0].get_ydata()) == [full / left for full, left in weights]
     save_figure(tmp_path / "sensitivity.png", figure)
     assert imread(tmp_path / "sensitivity.png").std() > 0.05
     assert len(draw_sensitivity(rows).axes) == 1
