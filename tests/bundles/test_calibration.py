@@ -109,12 +109,12 @@ def test_a_killed_sweep_goes_on_where_it_was_and_ends_as_if_it_had_not_been(disk
     process.wait()
     assert (first / "record.json").exists()
     assert not (second / "record.json").exists()
-    done = {path.name: path.stat().st_mtime_ns for path in first.iterdir()}
+    done = {path.name: path.stat().st_mtime_ns for path in first.glob("[!.]*")}
     checkpoint = torch.load(max(second.glob("training_*.pt"), key=os.path.getmtime), weights_only=True)
     assert 1 <= checkpoint["trainer"]["iteration"] // 4 < 6
 
     records = run_sweep(trials)
-    assert {path.name: path.stat().st_mtime_ns for path in first.iterdir()} == done
+    assert {path.name: path.stat().st_mtime_ns for path in first.glob("[!.]*")} == done
     assert not list(second.glob("training_*.pt"))
     assert len(records[1].losses) == 6
 
