@@ -43,6 +43,10 @@ def jpeg_complexity(picture: np.ndarray, *, quality: int = 25, subsampling: str 
         picture = cv2.merge(list(picture))
     if picture.size == 0 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[-1] == 3)):
         raise ValueError(f"picture must have the shape (H, W), (H, W, 3) or (3, H, W), got {picture.shape}.")
+    if max(picture.shape) > 65_500:
+        raise ValueError(
+            f"a picture of shape {picture.shape} does not fit into JPEG, whose sides end at 65,500 pixels."
+        )
     if not 1 <= quality <= 100:
         raise ValueError(f"quality must lie in 1..100, got {quality}.")
     if subsampling not in SUBSAMPLINGS:
@@ -56,9 +60,5 @@ def jpeg_complexity(picture: np.ndarray, *, quality: int = 25, subsampling: str 
     if picture.ndim == 3:
         settings.append((cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SUBSAMPLINGS[subsampling]))
         encoded = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    written, file = cv2.imencode(".jpg", encoded, [number for pair in settings for number in pair])
-    if not written:
-        raise ValueError(
-            f"a picture of shape {picture.shape} does not fit into JPEG, whose sides end at 65,500 pixels."
-        )
+    _, file = cv2.imencode(".jpg", encoded, [number for pair in settings for number in pair])
     return file.size / picture.size

@@ -39,7 +39,8 @@ def given_for(disks_2d, output_dir, quick):
 
 
 def logged(mlflow, folder):
-    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlruns.db")
+    database = folder / "mlruns.db"  # before MONAI 1.6 a folder of files
+    client = mlflow.MlflowClient(f"sqlite:///{database}" if database.exists() else (folder / "mlruns").as_uri())
     runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
     return {each.info.run_name: each.data.metrics for each in runs}
 
