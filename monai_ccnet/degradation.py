@@ -442,11 +442,11 @@ class DegradationModel(Value):
 
     def __str__(self) -> str:
         errors = self.standard_errors
-        slope, intercept = (f"{value:.4g}" for value in (self.slope, self.intercept))
+        slope, intercept, sign = f"{self.slope:.4g}", f"{abs(self.intercept):.4g}", "-" if self.intercept < 0 else "+"
         if errors:
             slope, intercept = f"{slope} ± {errors[0]:.2g}", f"{intercept} ± {errors[1]:.2g}"
         words = (
-            f"degradation of {self.network or 'a network'} ({self.metric}): {slope} x complexity + {intercept} "
+            f"degradation of {self.network or 'a network'} ({self.metric}): {slope} x complexity {sign} {intercept} "
             f"lost per decade of weights"
         )
         if self.curvature or self.curvature_error is not None:

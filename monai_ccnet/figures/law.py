@@ -54,6 +54,6 @@ def draw_degradation(model: DegradationModel, points: Sequence[DegradationPoint]
     right.set_ylabel("relative loss per decade of weights")
     squared = "" if model.r_squared is None else f", R² {model.r_squared:.2f}"
     left_out = "" if model.left_out_error is None else f", error of a set left out {model.left_out_error:.3f}"
-    right.set_title(f"{model.slope:.3g} x complexity + {model.intercept:.3g}{squared}{left_out}", fontsize=9)
+    right.set_title(f"{model.slope:.3g} x complexity {model.intercept:+.3g}{squared}{left_out}", fontsize=9)
     right.grid(alpha=0.3)
     return figure
