@@ -67,8 +67,12 @@ def results(network: str) -> str:
     full = {record.dataset for record in records if record.multiplier == 1}
     words = [f"## {network}", ""]
     used = [record for record in records if record.multiplier in MULTIPLIERS]
-    dead = sum(not record.has_learned for record in used)
-    words += [f"{len(records)} trainings, {dead} of them did not learn; data sets: {', '.join(sorted(full))}.", ""]
+    dead = sum(not record.has_learned for record in records)
+    others = (
+        f", and {len(records) - len(used)} of widths between, held out of the law" if len(records) > len(used) else ""
+    )
+    taken = f"{len(used)} trainings at the paper's widths{others}; {dead} did not learn"
+    words += [f"{taken}; data sets: {', '.join(sorted(full))}.", ""]
     widths = sorted({record.multiplier for record in records if record.multiplier is not None}, reverse=True)
     words += [convergence(records, widths), ""]
     for metric in ("f1", "iu"):
@@ -86,8 +90,9 @@ def results(network: str) -> str:
         models[0].save(CALIBRATED / network / f"{metric}.json")
         words += [ranking(models, curved), "", mixed(network, metric), ""]
         words += [f"Shipped for {metric.upper()}: {models[0]}.", ""]
-        points = relative_scores(network, metric, models[0])
-        words += [influence(points), "", left_out(points), "", adapted(points), ""]
+        tried = relative_scores(records, network, metric, models[0])
+        fitted = relative_scores(used, network, metric, models[0])
+        words += [influence(fitted), "", left_out(tried, fitted), "", adapted(fitted), ""]
     best = DegradationModel.calibrated(network)
     profiles = [ComplexityProfile.load(path) for path in (CALIBRATED / network / "profiles").glob("*.json")]
     complexities = {p.dataset: p.at(1) for p in profiles if p.settings == best.settings}
@@ -150,11 +155,13 @@ def mixed(network: str, metric: str) -> str:
     )
 
 
-def relative_scores(network: str, metric: str, model: DegradationModel) -> list[DegradationPoint]:
-    """Return all networks that were trained, with the complexities that a model rests on."""
+def relative_scores(
+    records: list[TrialRecord], network: str, metric: str, model: DegradationModel
+) -> list[DegradationPoint]:
+    """Return the networks of some trainings, with the complexities that a model rests on."""
     profiles = [ComplexityProfile.load(path) for path in (CALIBRATED / network / "profiles").glob("*.json")]
     complexities = {p.dataset: p.at(1) for p in profiles if p.settings == model.settings}
-    return degradation_points(load_records(CALIBRATED / network / "records"), complexities, metric)
+    return degradation_points(records, complexities, metric)
 
 
 def influence(points: list[DegradationPoint]) -> str:
@@ -177,12 +184,12 @@ def influence(points: list[DegradationPoint]) -> str:
     return "How much of the law is one data set's:\n\n" + table(["without", "λ", "δ", "R² of slopes"], rows)
 
 
-def left_out(points: list[DegradationPoint]) -> str:
+def left_out(points: list[DegradationPoint], fitted: list[DegradationPoint]) -> str:
     """Return predicted against achieved near 8 and 32 times fewer weights, each data set left out of its own fit."""
     tried = [point for point in points if any(0.8 < point.compression / times < 1.25 for times in (8, 32))]
-    if len({point.dataset for point in points}) < 4 or not tried:
+    if len({point.dataset for point in fitted}) < 4 or not tried:
         return "Too few data sets to leave one out and still have an interval."
-    pairs = predict_left_out(tried, points)
+    pairs = predict_left_out(tried, fitted)
     rows = [
         [
             point.dataset,
