@@ -41,6 +41,8 @@ def draw_comparison(rows: Sequence[Mapping[str, Any]], against: str = "file_byte
         {"file_bytes": "bytes of the file", "macs": "multiply-adds"}.get(against, against.replace("_", " "))
     )
     axes.set_ylabel("F1 on the test images, mean ± deviation over seeds")
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -0.03), min(high, 1.03))  # a deviation may reach further than a score can
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9)
     return figure
