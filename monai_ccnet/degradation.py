@@ -47,6 +47,12 @@ _PUBLISHED = {
     ("ucunet", "iu"): (0.151, 0.007080),
 }
 _PUBLISHED_OMEGA = {"unet": 0.7, "cumedvision": 0.775, "ucunet": 0.95}
+# The names under which a class of network was calibrated here and published in the paper.
+_FAMILIES = {
+    "PlainUNet": ("plain_unet", "unet"),
+    "CUMedVision": ("cumedvision", "cumedvision"),
+    "UCUNet": ("ucunet", "ucunet"),
+}
 # Root mean square of the relative scores of Tables 4 and 5 (CHASE_DB1, DRIVE, melanoma) about the published law.
 _PUBLISHED_RESIDUAL = {("unet", "f1"): 0.0617}
 
@@ -219,6 +225,26 @@ class DegradationModel(Value):
             known = sorted("/".join(file.with_suffix("").parts[-2:]) for file in CALIBRATED.glob("*/*.json"))
             raise ValueError(f"nothing is calibrated for {network}/{metric}; there are {known}.")
         return cls.load(path)
+
+    @classmethod
+    def named(cls, law: str, network_def: Mapping[str, Any], metric: str = "f1") -> DegradationModel:
+        """Return the law that a setting names, of the network that is to be narrowed.
+
+        A network that neither this project nor the paper has measured is assumed to degrade as the U-Net does.
+
+        Args:
+            law: ``"calibrated"``, ``"paper"``, or the file of a model.
+            network_def: the network's config, or any mapping with its ``_target_``.
+            metric: ``"f1"`` or ``"iu"``; a file has its own.
+
+        >>> DegradationModel.named("paper", {"_target_": "monai_ccnet.networks.UCUNet"}).slope
+        0.241
+        """
+        target = str(network_def["_target_"]).rsplit(".", 1)[-1]
+        calibrated, published = _FAMILIES.get(target, _FAMILIES["PlainUNet"])
+        if law == "calibrated":
+            return cls.calibrated(calibrated, metric)
+        return cls.published(published, metric) if law == "paper" else cls.load(law)
 
     @classmethod
     def fit(

@@ -54,6 +54,20 @@ def test_table_3():
         assert (model.slope, model.intercept) == expected
 
 
+def test_a_setting_names_the_law_of_its_network(tmp_path):
+    ours, monais = {"_target_": "monai_ccnet.networks.PlainUNet"}, {"_target_": "monai.networks.nets.BasicUNet"}
+    for network_def in (ours, monais):
+        assert DegradationModel.named("calibrated", network_def) == DegradationModel.calibrated("plain_unet")
+        assert DegradationModel.named("paper", network_def, "iu") == DegradationModel.published("unet", "iu")
+    for name in ("CUMedVision", "UCUNet"):
+        network_def = {"_target_": f"monai_ccnet.networks.{name}"}
+        assert DegradationModel.named("calibrated", network_def) == DegradationModel.calibrated(name.lower())
+        assert DegradationModel.named("paper", network_def) == DegradationModel.published(name.lower())
+    own = DegradationModel.from_constants(0.2, 0.01, settings={"measure": "jpeg"})
+    own.save(tmp_path / "own.json")
+    assert DegradationModel.named(str(tmp_path / "own.json"), ours) == own
+
+
 def test_published_models_and_profiles_belong_together():
     lymph_node = ComplexityProfile.published("lymph_node")
     DegradationModel.published("unet", metric="f1").check_settings(lymph_node.settings)

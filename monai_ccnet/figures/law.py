@@ -32,8 +32,9 @@ def draw_degradation(model: DegradationModel, points: Sequence[DegradationPoint]
         left.plot(grid, [model.predict(complexity, x) for x in grid], color=f"C{index}", alpha=0.6)
         if name in model.dataset_slopes:
             right.plot(complexity, model.dataset_slopes[name], "o", color=f"C{index}")
+            beside = {"xytext": (-6, 4), "ha": "right"} if index % 2 else {"xytext": (6, -9), "ha": "left"}
             right.annotate(
-                name, (complexity, model.dataset_slopes[name]), (5, 4), textcoords="offset points", fontsize=8
+                name, (complexity, model.dataset_slopes[name]), textcoords="offset points", fontsize=8, **beside
             )
     plain_log_axis(left.xaxis)
     left.set_xlabel("times fewer weights")

@@ -29,23 +29,32 @@ from monai_ccnet.degradation import CALIBRATED, DegradationModel, DegradationPoi
 from monai_ccnet.figures import draw_degradation, draw_measures, save_figure
 from monai_ccnet.values import read_json
 
-FAMILIES = {"PlainUNet": "plain_unet", "CUMedVision": "cumedvision", "UCUNet": "ucunet"}
+FAMILIES = {
+    ("PlainUNet", 2): "plain_unet",
+    ("PlainUNet", 3): "plain_unet_3d",
+    ("CUMedVision", 2): "cumedvision",
+    ("UCUNet", 2): "ucunet",
+}
 PAGE = bundle_root() / "docs" / "calibration.md"
+
+
+def family_of(record: TrialRecord) -> str:
+    return FAMILIES[network_family(record.network_def), record.network_def["spatial_dims"]]
 
 
 def take_in(sweep: Path, data: Path) -> None:
     """Copy the finished records of data sets whose full-size network is finished, and measure their complexity."""
     found = {path: load_records(path.parent)[0] for path in sorted(sweep.glob("*/record.json"))}
     full = {
-        (network_family(record.network_def), record.dataset)
+        (family_of(record), record.dataset)
         for record in found.values()
         if record.error is None and record.multiplier == 1
     }
     for path, record in found.items():
-        if record.error is not None or (network_family(record.network_def), record.dataset) not in full:
+        family = family_of(record)
+        if record.error is not None or (family, record.dataset) not in full:
             continue
         record = replace(record, recipe={k: v for k, v in record.recipe.items() if k != "dataset_dir"})
-        family = FAMILIES[network_family(record.network_def)]
         record.save(CALIBRATED / family / "records" / f"{path.parent.name}.json")
         folder = next(
             f for f in data.iterdir() if f.is_dir() and read_json(f / "dataset.json")["name"] == record.dataset

@@ -1,0 +1,95 @@
+"""From the records of trainings to the law of a network, made and shipped ones."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from monai_ccnet.calibration import calibrate, degradation_points, load_records, refit
+from monai_ccnet.complexity import ComplexityProfile
+from monai_ccnet.degradation import CALIBRATED, DegradationModel
+
+SHIPPED = sorted(path.parent.name + "/" + path.stem for path in CALIBRATED.glob("*/*.json"))
+LOSSES = {"calm": 0.01, "plain": 0.03, "busy": 0.06, "dense": 0.07}  # relative, a decade of weights
+
+
+@pytest.fixture(scope="module")
+def record():
+    return load_records(CALIBRATED / "plain_unet" / "records")[0]
+
+
+@pytest.fixture(scope="module")
+def records(record):
+    """Trainings that lose what LOSSES says, at 1, 10 and 100 times fewer weights."""
+    return [
+        replace(
+            record,
+            dataset=dataset,
+            multiplier=1 / 10**decades,
+            size=replace(record.size, weights=1_000_000 // 10 ** (decades)),
+            scores=record.scores | {"f1": 0.8 * (1 - loss * decades)},
+            constant_score=0.1,
+        )
+        for dataset, loss in LOSSES.items()
+        for decades in (0, 1, 2)
+    ]
+
+
+def profiles(measure, complexities):
+    return [
+        ComplexityProfile(dataset, {"measure": measure}, (1,), (complexity,), None, 1)
+        for dataset, complexity in zip(LOSSES, complexities, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("shipped", SHIPPED)
+def test_shipped_models_are_those_of_their_records(shipped):
+    network, metric = shipped.split("/")
+    model, again = DegradationModel.calibrated(network, metric), refit(network, metric)[0]
+    assert again.settings == model.settings
+    assert again.dataset_slopes == pytest.approx(model.dataset_slopes, rel=1e-9, abs=1e-12)
+    assert again.left_out_errors == pytest.approx(model.left_out_errors, rel=1e-9)
+    assert np.array(again.covariance) == pytest.approx(np.array(model.covariance), rel=1e-6)
+    for name in ("slope", "intercept", "residual_deviation", "between_deviation", "r_squared", "points", "not_learned"):
+        assert getattr(again, name) == pytest.approx(getattr(model, name), rel=1e-9), name
+
+
+def test_no_training_is_left_out_of_the_counts():
+    for network in {shipped.split("/")[0] for shipped in SHIPPED}:
+        records = load_records(CALIBRATED / network / "records")
+        assert all(record.error is None for record in records)
+        model = DegradationModel.calibrated(network)
+        complexities = dict.fromkeys(model.dataset_slopes, 0.1)
+        points = degradation_points(records, complexities)
+        assert sum(not point.has_learned for point in points) == sum(not record.has_learned for record in records)
+
+
+def test_the_measure_that_predicts_best_comes_first(records):
+    exact = profiles("exact", [10 * loss for loss in LOSSES.values()])
+    near = profiles("near", [0.1, 0.35, 0.55, 0.75])
+    constant = profiles("constant", [0.2] * 4)
+    models = calibrate(records, [*near, *constant, *exact])
+    assert [model.settings["measure"] for model in models] == ["exact", "near"]
+    assert (models[0].slope, models[0].intercept) == pytest.approx((0.1, 0.0))
+    assert models[0].left_out_error == pytest.approx(0, abs=1e-9)
+
+
+def test_a_law_by_which_complexity_helps_comes_last(records):
+    reverse = profiles("reverse", [1 - 10 * loss for loss in LOSSES.values()])
+    near = profiles("near", [0.1, 0.35, 0.55, 0.75])
+    models = calibrate(records, [*reverse, *near])
+    assert [model.settings["measure"] for model in models] == ["near", "reverse"]
+    assert models[1].slope < 0
+    assert models[1].left_out_error < models[0].left_out_error
+
+
+def test_refusals(records, record):
+    with pytest.raises(ValueError, match="'busy' has no full-size network"):
+        calibrate([r for r in records if (r.dataset, r.multiplier) != ("busy", 1)], profiles("m", [0.1, 0.2, 0.3, 0.4]))
+    with pytest.raises(ValueError, match="'dense' has no profile"):
+        calibrate(records, profiles("m", [0.1, 0.2, 0.3, 0.4])[:3])
+    with pytest.raises(ValueError, match="no profile differs"):
+        calibrate(records, profiles("m", [0.1] * 4))
+    other = replace(record, network_def={"_target_": "UCUNet"})
+    with pytest.raises(ValueError, match=r"belongs to one network.*UCUNet"):
+        degradation_points([*records, other], {})
