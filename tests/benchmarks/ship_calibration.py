@@ -95,6 +95,8 @@ def results(network: str) -> str:
             rows.append([dataset, *cells])
         words += [f"{metric.upper()} on the test images by multiplier (± deviation over seeds):", ""]
         words += [table(["data set", *(f"{width:g}" for width in widths)], rows), ""]
+        if len(full) < 3:
+            continue
         models, curved = refit(network, metric), refit(network, metric, curvature=None)
         models[0].save(CALIBRATED / network / f"{metric}.json")
         words += [ranking(models, curved), "", mixed(network, metric), ""]
@@ -102,6 +104,8 @@ def results(network: str) -> str:
         tried = relative_scores(records, network, metric, models[0])
         fitted = relative_scores(used, network, metric, models[0])
         words += [influence(fitted), "", left_out(tried, fitted), "", adapted(fitted), ""]
+    if len(full) < 3:
+        return "\n".join([*words, "Through two data sets there is a line by any measure: no law is shipped.", ""])
     best = DegradationModel.calibrated(network)
     profiles = [ComplexityProfile.load(path) for path in (CALIBRATED / network / "profiles").glob("*.json")]
     complexities = {p.dataset: p.at(1) for p in profiles if p.settings == best.settings}
@@ -264,10 +268,18 @@ data sets; short trainings (800 steps), compared on the test images that also ch
 are relative to the full-size network's mean. "Error left out" is the root mean square error of the relative score of a
 data set's networks as predicted by all the other sets.
 
-What it comes to: on most of these sets the loss down to 256 times fewer weights is within the scatter of single
-trainings, so that the law says little more than that little is lost, and its slope is largely that of the one set that
-does lose (the tables "without" show it). The intervals are as wide as that scatter. No interval says anything of widths
-or data far from these.
+What it comes to, of PlainUNet: down to 256 times fewer weights four of six sets lose nothing beyond the scatter of single
+trainings; epithelium loses some 4 % and mni_gm 2 %. How complex the label is tells them apart, by the bytes of its JPEG
+or the length of its boundary; JPEG complexity of the image, the paper's choice, hardly does, nor does any mix of the
+two. The line's slope is four standard errors from 0 and loses little of it when any one set is left out, which six sets
+cannot tell from chance for certain: thirteen measures were tried. A curvature does not help; where it stands at the end
+of its range (-2 to 3), these data do not determine it. CUMedVision and UCU-Net were measured on three sets by the
+paper's fast scheme (three widths, one seed): they lose more than PlainUNet on mni_gm at their narrowest, and three sets
+say next to nothing of which measure is best. The intervals are as wide as all that, and say nothing of widths or data
+far from these.
+
+The networks died of nothing: the recipe (rate 0.005, 20 steps of warm-up, batch normalisation) is the first under which
+networks of four filters in their first stage learned in every training, each at two dimensions.
 """
 
 
