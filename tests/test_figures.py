@@ -1,5 +1,7 @@
 """Pictures: they can be drawn, and hold what they should."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -7,6 +9,7 @@ from PIL import Image
 
 from monai_ccnet.calibration import SegmentedImage
 from monai_ccnet.complexity import ComplexityProfile, measure_dataset, rank_measures
+from monai_ccnet.complexity.label import label_at_scale
 from monai_ccnet.complexity.scales import at_scale
 from monai_ccnet.constraints import AccuracyFloor, DiskBudget, compress, trade_off
 from monai_ccnet.degradation import DegradationModel, DegradationPoint
@@ -110,6 +113,25 @@ def test_the_scales_of_an_image_are_those_that_were_measured():
     picture = image[0].T  # rows along y; of the longer side, the middle 256
     np.testing.assert_array_equal(full.images[0].get_array(), picture[:, 22:278])
     np.testing.assert_array_equal(quarter.images[0].get_array(), at_scale(picture, 4)[:, 22:278])
+
+
+def test_the_scales_of_a_label_are_those_that_its_measure_sees(tmp_path):
+    label = np.zeros((1, 48, 32), np.uint8)
+    label[0, 7:30, 5:20], label[0, 20:25, 10:15] = 1, 2
+    Image.fromarray(label[0].T).save(tmp_path / "label.png")
+    image = np.zeros((1, 48, 32), np.uint8)
+    profile = ComplexityProfile("boxes", {"measure": "boundary"}, (1, 8), (0.5, 0.25), None, 1)
+    for given in (label, tmp_path / "label.png"):
+        figure = draw_scales(image, profile, label=given)
+        shown = [axes.images[0].get_array() for axes in figure.axes]
+        np.testing.assert_array_equal(shown[0], label[0].T * 127.5)
+        np.testing.assert_array_equal(shown[1], label_at_scale(label[0].astype(np.int64), 8).T * 127.5)
+        assert "a label of boxes" in figure.get_suptitle()
+    volume = np.repeat(label[..., None], 4, axis=-1)
+    np.testing.assert_array_equal(draw_scales(image, profile, label=volume).axes[0].images[0].get_array(), shown[0])
+    without_label, of_the_image = draw_scales(image, profile), replace(profile, settings={"measure": "jpeg"})
+    assert "an image of boxes" in without_label.get_suptitle()
+    assert "an image of boxes" in draw_scales(image, of_the_image, label=label).get_suptitle()
 
 
 def test_the_scales_of_a_volume_and_of_colours(tmp_path):

@@ -178,12 +178,12 @@ def _of_label(
         own["spacing"] = (spacing[-1], *spacing[:-1]) if label.ndim == 4 else tuple(spacing)
     elif unit != "pixels":
         raise ValueError(f"spacing must be 'pixels' or 'physical', got {unit!r}.")
-    classes = _class_indices(label)
+    classes = class_indices(label)
     full = (classes,) if kind.compares else ()
     return {scale: kind.function(*full, label_at_scale(classes, scale), **own) for scale in scales}
 
 
-def _class_indices(label: np.ndarray) -> np.ndarray:
+def class_indices(label: np.ndarray) -> np.ndarray:
     """Return the classes of a label, ``(H, W)`` or, third axis first, ``(D, H, W)``."""
     if label.ndim not in (3, 4) or label.size == 0:
         raise ValueError(

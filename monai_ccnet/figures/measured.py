@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from monai.transforms.io.array import LoadImage
 
+from monai_ccnet.complexity.label import label_at_scale
+from monai_ccnet.complexity.measures import MEASURES, class_indices
 from monai_ccnet.complexity.pictures import as_array, to_pictures
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.complexity.scales import at_scale
@@ -50,18 +52,22 @@ def draw_complexity(profile: ComplexityProfile, table: str | os.PathLike, images
     return figure
 
 
-def draw_scales(image: Any, profile: ComplexityProfile, *, pixels: int = 256) -> Figure:
+def draw_scales(image: Any, profile: ComplexityProfile, *, label: Any = None, pixels: int = 256) -> Figure:
     """Draw what remains of an image at each scale, at its own size again, with the data set's complexity there: Fig. 3.
 
     Args:
         image: channel-first, shape ``(C, H, W)`` or ``(C, H, W, D)``, or the name of its file, or of several that
             are its channels; of a volume the middle slice is shown, of channels that are no colours the first.
         profile: of the data set that the image is of.
+        label: of the image, of shape ``(1, H, W)`` or ``(1, H, W, D)`` or the name of its file; shown in the image's
+            place where the measure looks at labels.
         pixels: the longest side that is shown, cut from the middle of a larger image, so that detail can be seen.
     """
-    array = _load(image) if isinstance(image, (str, os.PathLike, list, tuple)) else as_array(image)
-    picture, volume = _picture(array, profile.settings), array.ndim == 4
-    height, width = (min(pixels, length) for length in picture.shape[volume : volume + 2])
+    measure = profile.settings["measure"]
+    what = "label" if label is not None and measure in MEASURES and MEASURES[measure].source == "label" else "image"
+    array = _loaded(label if what == "label" else image)
+    views = _label_views(array, profile.scales) if what == "label" else _image_views(array, profile)
+    height, width = (min(pixels, length) for length in views[0].shape[:2])
     columns = min(3 if height < 1.5 * width else 5, len(profile.scales))
     rows = math.ceil(len(profile.scales) / columns)
     panel = PAGE_WIDTH / columns
@@ -69,14 +75,26 @@ def draw_scales(image: Any, profile: ComplexityProfile, *, pixels: int = 256) ->
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[len(profile.scales) :]:
         axes.set_axis_off()
-    for axes, scale, complexity in zip(grid, profile.scales, profile.mean, strict=False):
-        view = at_scale(picture, scale, volume=volume)
-        _show(axes, _middle(view[len(view) // 2] if volume else view, height, width))
+    for axes, scale, complexity, view in zip(grid, profile.scales, profile.mean, views, strict=False):
+        _show(axes, _middle(view, height, width))
         axes.set_title(f"{scale_name(scale)}: {complexity:.4f}", fontsize=11)
-    figure.suptitle(
-        f"an image of {profile.dataset} at each scale,\nand the mean {profile.settings['measure']} complexity"
-    )
+    article = "an" if what == "image" else "a"
+    figure.suptitle(f"{article} {what} of {profile.dataset} at each scale,\nand the mean {measure} complexity")
     return figure
+
+
+def _image_views(image: np.ndarray, profile: ComplexityProfile) -> list[np.ndarray]:
+    """Return an image, of a volume the middle slice, at each scale."""
+    picture, volume = _picture(image, profile.settings), image.ndim == 4
+    views = [at_scale(picture, scale, volume=volume) for scale in profile.scales]
+    return [view[len(view) // 2] for view in views] if volume else views
+
+
+def _label_views(label: np.ndarray, scales: Sequence[int]) -> list[np.ndarray]:
+    """Return the classes of a label, of a volume those of the middle slice, at each scale, rows along y, up to 255."""
+    classes = class_indices(label)
+    views = [label_at_scale(classes, scale) * (255.0 / max(1, classes.max())) for scale in scales]
+    return [(view[len(view) // 2] if view.ndim == 3 else view).T for view in views]
 
 
 def draw_profiles(profiles: Sequence[ComplexityProfile]) -> Figure:
@@ -141,8 +159,11 @@ def _draw_profile(axes: Any, profiles: Sequence[ComplexityProfile]) -> None:
     axes.set_ylabel(f"{profiles[0].settings['measure']} complexity{spread}")
 
 
-def _load(files: Any) -> np.ndarray:
-    return as_array(LoadImage(image_only=True, ensure_channel_first=True)(files))
+def _loaded(image: Any) -> np.ndarray:
+    """Return an image given as an array, or as the name of its file or of several."""
+    if not isinstance(image, (str, os.PathLike, list, tuple)):
+        return as_array(image)
+    return as_array(LoadImage(image_only=True, ensure_channel_first=True)(image))
 
 
 def _picture(image: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
@@ -167,6 +188,6 @@ def _show_file(axes: Any, file_name: str, settings: Mapping[str, Any]) -> None:
         axes.text(0.5, 0.5, "not from\na file", ha="center", va="center", transform=axes.transAxes)
         return
     paths = file_name.split(";")
-    image = _load(paths if len(paths) > 1 else paths[0])
+    image = _loaded(paths if len(paths) > 1 else paths[0])
     picture = _picture(image, settings)
     _show(axes, picture[len(picture) // 2] if image.ndim == 4 else picture)

@@ -268,15 +268,15 @@ data sets; short trainings (800 steps), compared on the test images that also ch
 are relative to the full-size network's mean. "Error left out" is the root mean square error of the relative score of a
 data set's networks as predicted by all the other sets.
 
-What it comes to, of PlainUNet: down to 256 times fewer weights four of six sets lose nothing beyond the scatter of single
-trainings; epithelium loses some 4 % and mni_gm 2 %. How complex the label is tells them apart, by the bytes of its JPEG
-or the length of its boundary; JPEG complexity of the image, the paper's choice, hardly does, nor does any mix of the
-two. The line's slope is four standard errors from 0 and loses little of it when any one set is left out, which six sets
-cannot tell from chance for certain: thirteen measures were tried. A curvature does not help; where it stands at the end
-of its range (-2 to 3), these data do not determine it. CUMedVision and UCU-Net were measured on three sets by the
-paper's fast scheme (three widths, one seed): they lose more than PlainUNet on mni_gm at their narrowest, and three sets
-say next to nothing of which measure is best. The intervals are as wide as all that, and say nothing of widths or data
-far from these.
+What it comes to, of PlainUNet: down to 256 times fewer weights four of six sets lose nothing beyond the scatter of
+single trainings; epithelium loses some 4 % and mni_gm 2 %. How complex the label is tells them apart, by the bytes of
+its JPEG or the length of its boundary; JPEG complexity of the image, the paper's choice, hardly does, nor does any
+mix of the two. The line's slope is four standard errors from 0 and loses little of it when any one set is left out,
+which six sets cannot tell from chance for certain: thirteen measures were tried. A curvature does not help; where it
+stands at the end of its range (-2 to 3), these data do not determine it. CUMedVision and UCU-Net were measured on
+three sets by the paper's fast scheme (three widths, one seed): they lose more than PlainUNet on mni_gm at their
+narrowest, and three sets say next to nothing of which measure is best. The intervals are as wide as all that, and say
+nothing of widths or data far from these.
 
 At two dimensions no training died: at a rate of 0.005 with 20 steps of warm-up, a cosine and batch normalisation,
 networks of four filters in their first stage leave the all-background answer every time.
