@@ -576,7 +576,9 @@ def _fit(groups: Mapping[tuple[str, float], list[tuple[float, float]]], curvatur
     misses = slopes - design @ (slope, intercept)
     free = len(slopes) - 2
     scatter = float(misses @ misses / free) if free > 0 else 0.0
-    between_variance = max(0.0, scatter - float(np.diag(within).mean()))
+    # What errors within data sets alone would leave about the line; those that all share, the curvature's, lie on it.
+    expected = float(np.trace(within - design @ solve @ within) / free) if free > 0 else 0.0
+    between_variance = max(0.0, scatter - expected)
     covariance = solve @ (within + between_variance * np.eye(len(slopes))) @ solve.T
     total = float(np.sum((slopes - slopes.mean()) ** 2))
     return _Fit(
