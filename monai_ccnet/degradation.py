@@ -283,13 +283,8 @@ class DegradationModel(Value):
                 if len({point.complexity for point in kept}) < 2:
                     continue
                 others = _fit(_grouped(kept), curvature)
-                misses = [
-                    point.score
-                    - (1 - others.loss(point.complexity) * log_compression(point.compression, others.curvature))
-                    for point in points
-                    if point.dataset == name and point.compression > 1 and point.has_learned
-                ]
-                left_out_errors[name] = math.sqrt(float(np.mean(np.square(misses))))
+                law = cls(others.slope, others.intercept, curvature=others.curvature)
+                left_out_errors[name] = law.error_on(point for point in points if point.dataset == name)
         return cls(
             fit.slope,
             fit.intercept,
@@ -392,6 +387,25 @@ class DegradationModel(Value):
         """
         loss = self.loss_per_decade(complexity) * log_compression(compression, self.curvature)
         return min(1.0, max(0.0, 1 - loss))
+
+    def error_on(self, points: Iterable[DegradationPoint]) -> float:
+        """Return the root mean square error of the relative scores that the law predicts for trained networks.
+
+        Full-size networks and those that did not learn are passed over. Predictions are not cut off at 1 and 0, as
+        :meth:`predict` does, so that a network that does better than the full-size one counts as it is.
+
+        Raises:
+            ValueError: if no network is left.
+        """
+        misses = [
+            point.score
+            - (1 - self.loss_per_decade(point.complexity) * log_compression(point.compression, self.curvature))
+            for point in points
+            if point.compression > 1 and point.has_learned
+        ]
+        if not misses:
+            raise ValueError("an error needs at least one narrowed network (compression above 1) that learned.")
+        return math.sqrt(float(np.mean(np.square(misses))))
 
     def predict_interval(self, complexity: float, compression: float, level: float = 0.9) -> Prediction:
         """Return the predicted score with the interval that a newly trained network falls into.
@@ -503,9 +517,6 @@ class _Fit(NamedTuple):
     residual_deviation: float
     r_squared: float | None
     points: int
-
-    def loss(self, complexity: float) -> float:
-        return self.slope * complexity + self.intercept
 
 
 _Groups = dict[tuple[str, float], list[tuple[float, float]]]

@@ -1,6 +1,13 @@
 """Trainings of one network each, alone or in sweeps, and the records they leave."""
 
-from monai_ccnet.calibration.fit import calibrate, degradation_points, predict_left_out, refit
+from monai_ccnet.calibration.fit import (
+    OMEGAS,
+    calibrate,
+    degradation_points,
+    predict_left_out,
+    profiles_for,
+    refit,
+)
 from monai_ccnet.calibration.segment import SegmentedImage, segment_examples, segment_sweep
 from monai_ccnet.calibration.sweep import FAST_MULTIPLIERS, MULTIPLIERS, Trial, load_records, plan_trials, run_sweep
 from monai_ccnet.calibration.trial import (
@@ -16,6 +23,7 @@ from monai_ccnet.calibration.trial import (
 __all__ = [
     "FAST_MULTIPLIERS",
     "MULTIPLIERS",
+    "OMEGAS",
     "SegmentedImage",
     "Trial",
     "TrialRecord",
@@ -28,6 +36,7 @@ __all__ = [
     "load_records",
     "plan_trials",
     "predict_left_out",
+    "profiles_for",
     "refit",
     "run_sweep",
     "run_trial",

@@ -14,7 +14,9 @@ from monai_ccnet.calibration.trial import TrialRecord
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.degradation import CALIBRATED, DegradationModel, DegradationPoint, Prediction
 
-__all__ = ["calibrate", "degradation_points", "network_family", "predict_left_out", "refit"]
+__all__ = ["OMEGAS", "calibrate", "degradation_points", "network_family", "predict_left_out", "profiles_for", "refit"]
+
+OMEGAS = tuple(step / 20 for step in range(21))  # shares of JPEG complexity in its mix with foreground density
 
 
 def network_family(network_def: Mapping[str, Any]) -> str:
@@ -67,6 +69,7 @@ def calibrate(
     *,
     metric: str = "f1",
     curvature: float | None = 0.0,
+    omegas: Sequence[float] = (),
     source: str = "",
 ) -> list[DegradationModel]:
     """Fit a model for each measure that was taken, and return them with the one that predicts best first.
@@ -82,28 +85,93 @@ def calibrate(
         profiles: of these data sets, by one measure or several; those of equal settings belong together.
         metric: a name among the records' scores.
         curvature: c of h_c; 0 is the paper's line, ``None`` fits it.
+        omegas: shares of JPEG complexity to try in its mix with foreground density (JB, Eq. 5 of the paper), where
+            there are profiles by both. The best is one more model, and is chosen anew without each data set that is
+            left out, so that its error compares with those of the others; that takes four data sets.
         source: where the records come from.
     """
+    given: dict[str, Any] = {"metric": metric, "curvature": curvature, "source": source}
+    groups = _by_settings(profiles)
+    models = [_fitted(records, group, **given) for group in groups if len({profile.at(1) for profile in group}) > 1]
+    if not models:
+        raise ValueError("no profile differs between data sets: measure two or more that do with measure_dataset.")
+    if len(models[0].dataset_slopes) > 3:
+        models += _best_mix(records, groups, omegas, **given)
+    return sorted(models, key=lambda model: (model.slope < 0, model.left_out_error or 0.0))
+
+
+def _by_settings(profiles: Iterable[ComplexityProfile]) -> list[list[ComplexityProfile]]:
     groups: dict[str, list[ComplexityProfile]] = defaultdict(list)
     for profile in profiles:
         groups[repr(sorted(profile.settings.items()))].append(profile)
-    models = []
-    for group in groups.values():
-        if len({profile.at(1) for profile in group}) < 2:
-            continue
-        points = degradation_points(records, {profile.dataset: profile.at(1) for profile in group}, metric)
-        fitted = DegradationModel.fit(
-            points,
-            metric=metric,
-            network=network_family(records[0].network_def),
-            settings=group[0].settings,
-            source=source,
-            curvature=curvature,
-        )
-        models.append(replace(fitted, full_weights=max(record.size.weights for record in records)))
-    if not models:
-        raise ValueError("no profile differs between data sets: measure two or more that do with measure_dataset.")
-    return sorted(models, key=lambda model: (model.slope < 0, model.left_out_error or 0.0))
+    return list(groups.values())
+
+
+def _fitted(
+    records: Sequence[TrialRecord],
+    profiles: Sequence[ComplexityProfile],
+    *,
+    metric: str,
+    curvature: float | None,
+    source: str,
+) -> DegradationModel:
+    """Return the model of one measure."""
+    points = degradation_points(records, {profile.dataset: profile.at(1) for profile in profiles}, metric)
+    fitted = DegradationModel.fit(
+        points,
+        metric=metric,
+        network=network_family(records[0].network_def),
+        settings=profiles[0].settings,
+        source=source,
+        curvature=curvature,
+    )
+    return replace(fitted, full_weights=max(record.size.weights for record in records))
+
+
+def _best_mix(
+    records: Sequence[TrialRecord],
+    groups: Iterable[Sequence[ComplexityProfile]],
+    omegas: Sequence[float],
+    **given: Any,
+) -> list[DegradationModel]:
+    """Return the model of the best mix JB, alone in a list, or nothing if there is nothing to mix."""
+    profiles = [profile for group in groups for profile in group]
+    mixes = [mix for omega in omegas if (mix := _mixed(profiles, omega))]
+    if not mixes:
+        return []
+
+    def best(kept: Sequence[TrialRecord]) -> DegradationModel:
+        return min((_fitted(kept, mix, **given) for mix in mixes), key=lambda model: model.left_out_error or 0.0)
+
+    model, errors = best(records), {}
+    for name in model.dataset_slopes:
+        others = best([record for record in records if record.dataset != name])
+        complexities = {profile.dataset: profile.at(1) for profile in profiles_for(others, profiles)}
+        own = [record for record in records if record.dataset == name]
+        errors[name] = others.error_on(degradation_points(own, complexities, given["metric"]))
+    return [replace(model, left_out_errors=errors)]
+
+
+def _mixed(profiles: Iterable[ComplexityProfile], omega: float) -> list[ComplexityProfile]:
+    """Return JB of each data set that has profiles by both of its parts."""
+    parts: dict[str, dict[str, ComplexityProfile]] = defaultdict(dict)
+    for profile in profiles:
+        parts[profile.settings["measure"]][profile.dataset] = profile
+    both = [name for name in parts["jpeg"] if name in parts["foreground"]]
+    return [parts["jpeg"][name].mixed_with(parts["foreground"][name], omega) for name in both]
+
+
+def profiles_for(model: DegradationModel, profiles: Iterable[ComplexityProfile]) -> list[ComplexityProfile]:
+    """Return those profiles that a model holds for; of a mix JB, as they come of its parts.
+
+    Args:
+        model: one of those that :func:`calibrate` returned.
+        profiles: that it was given.
+    """
+    profiles = list(profiles)
+    if model.settings.get("measure") == "jb":
+        profiles += _mixed(profiles, model.settings["omega"])
+    return [profile for profile in profiles if profile.settings == model.settings]
 
 
 def refit(network: str, metric: str = "f1", *, curvature: float | None = 0.0) -> list[DegradationModel]:
@@ -121,7 +189,7 @@ def refit(network: str, metric: str = "f1", *, curvature: float | None = 0.0) ->
     records = [record for record in load_records(folder / "records") if record.multiplier in MULTIPLIERS]
     profiles = [ComplexityProfile.load(path) for path in sorted((folder / "profiles").glob("*.json"))]
     source = f"monai_ccnet's own calibration, {len(records)} trainings"
-    return calibrate(records, profiles, metric=metric, curvature=curvature, source=source)
+    return calibrate(records, profiles, metric=metric, curvature=curvature, omegas=OMEGAS, source=source)
 
 
 def predict_left_out(

@@ -17,10 +17,10 @@ from monai_ccnet import bundle_root
 from monai_ccnet.calibration import (
     MULTIPLIERS,
     TrialRecord,
-    calibrate,
     degradation_points,
     load_records,
     predict_left_out,
+    profiles_for,
     refit,
 )
 from monai_ccnet.calibration.fit import network_family
@@ -99,7 +99,7 @@ def results(network: str) -> str:
             continue
         models, curved = refit(network, metric), refit(network, metric, curvature=None)
         models[0].save(CALIBRATED / network / f"{metric}.json")
-        words += [ranking(models, curved), "", mixed(network, metric), ""]
+        words += [ranking(models, curved), ""]
         words += [f"Shipped for {metric.upper()}: {models[0]}.", ""]
         tried = relative_scores(records, network, metric, models[0])
         fitted = relative_scores(used, network, metric, models[0])
@@ -107,13 +107,11 @@ def results(network: str) -> str:
     if len(full) < 3:
         return "\n".join([*words, "Through two data sets there is a line by any measure: no law is shipped.", ""])
     best = DegradationModel.calibrated(network)
-    profiles = [ComplexityProfile.load(path) for path in (CALIBRATED / network / "profiles").glob("*.json")]
-    complexities = {p.dataset: p.at(1) for p in profiles if p.settings == best.settings}
-    points = degradation_points(used, complexities)
+    points = relative_scores(used, network, "f1", best)
     save_figure(PAGE.parent / f"calibration_{network}.png", draw_degradation(best, points))
     words += [f"![The law of {network}](calibration_{network}.png)", ""]
     if len(best.dataset_slopes) >= 3:
-        fits = rank_measures([p for p in profiles if p.dataset in best.dataset_slopes], best.dataset_slopes)
+        fits = rank_measures([p for p in profiles_of(network) if p.dataset in best.dataset_slopes], best.dataset_slopes)
         save_figure(PAGE.parent / f"measures_{network}.png", draw_measures(fits))
         words += [f"![Measures beside the degradation](measures_{network}.png)", ""]
     return "\n".join(words)
@@ -138,10 +136,10 @@ def ranking(models: list[DegradationModel], curved: list[DegradationModel]) -> s
     rows = []
     for model in models:
         other = by_measure[model.settings["measure"]]
-        errors = model.standard_errors
+        errors, mixes = model.standard_errors, "omega" in model.settings
         rows.append(
             [
-                str(model.settings["measure"]),
+                str(model.settings["measure"]) + (f" (ω {model.settings['omega']:g})" if mixes else ""),
                 "-" if model.left_out_error is None else f"{model.left_out_error:.4f}",
                 "-" if other.left_out_error is None else f"{other.left_out_error:.4f} (c = {other.curvature:.2f})",
                 "-" if model.r_squared is None else f"{model.r_squared:.2f}",
@@ -152,29 +150,16 @@ def ranking(models: list[DegradationModel], curved: list[DegradationModel]) -> s
     return table(["measure", "error left out, line", "error left out, curve", "R² of slopes", "λ", "δ"], rows)
 
 
-def mixed(network: str, metric: str) -> str:
-    """Return what the mix of image and label does at its best: JB, its omega by the error left out."""
-    records = [r for r in load_records(CALIBRATED / network / "records") if r.multiplier in MULTIPLIERS]
-    profiles = [ComplexityProfile.load(path) for path in (CALIBRATED / network / "profiles").glob("*.json")]
-    images, labels = ({p.dataset: p for p in profiles if p.settings["measure"] == m} for m in ("jpeg", "foreground"))
-    mixes = [images[name].mixed_with(labels[name], step / 20) for name in sorted(images) for step in range(21)]
-    best = calibrate(records, mixes, metric=metric)[0]
-    omega = best.settings["omega"]
-    if best.left_out_error is None:
-        return f"The mix of image and label (JB) is not told apart by so few data sets; ω {omega:g}."
-    return (
-        f"Image and label together (JB, ω {omega:g}, the best of 21 steps): error left out {best.left_out_error:.4f}, "
-        f"R² {best.r_squared:.2f}."
-    )
-
-
 def relative_scores(
     records: list[TrialRecord], network: str, metric: str, model: DegradationModel
 ) -> list[DegradationPoint]:
     """Return the networks of some trainings, with the complexities that a model rests on."""
-    profiles = [ComplexityProfile.load(path) for path in (CALIBRATED / network / "profiles").glob("*.json")]
-    complexities = {p.dataset: p.at(1) for p in profiles if p.settings == model.settings}
+    complexities = {profile.dataset: profile.at(1) for profile in profiles_for(model, profiles_of(network))}
     return degradation_points(records, complexities, metric)
+
+
+def profiles_of(network: str) -> list[ComplexityProfile]:
+    return [ComplexityProfile.load(path) for path in sorted((CALIBRATED / network / "profiles").glob("*.json"))]
 
 
 def influence(points: list[DegradationPoint]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from monai_ccnet.calibration import calibrate, degradation_points, load_records, refit
+from monai_ccnet.calibration import OMEGAS, calibrate, degradation_points, load_records, profiles_for, refit
 from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.degradation import CALIBRATED, DegradationModel
 
@@ -81,6 +81,27 @@ def test_a_law_by_which_complexity_helps_comes_last(records):
     assert [model.settings["measure"] for model in models] == ["near", "reverse"]
     assert models[1].slope < 0
     assert models[1].left_out_error < models[0].left_out_error
+
+
+def test_the_mix_of_image_and_label_is_searched_and_judged_on_data_sets_it_was_not_searched_on(records):
+    jpeg, mix = np.array([0.2, 0.6, 0.3, 0.9]), 10 * np.array(list(LOSSES.values()))
+    parts = [*profiles("jpeg", jpeg), *profiles("foreground", (mix - 0.3 * jpeg) / 0.7)]
+    best, *others = calibrate(records, parts, omegas=OMEGAS)
+    assert (best.settings["measure"], best.settings["omega"]) == ("jb", 0.3)
+    assert (best.slope, best.intercept) == pytest.approx((0.1, 0.0))
+    assert best.left_out_error == pytest.approx(0, abs=1e-6)
+    assert [model.settings["measure"] for model in others] == ["foreground", "jpeg"]
+    assert [profile.at(1) for profile in profiles_for(best, parts)] == pytest.approx(mix)
+    assert profiles_for(others[1], parts) == parts[:4]
+
+    rng = np.random.default_rng(5)
+    noise = [*profiles("jpeg", rng.random(4)), *profiles("foreground", rng.random(4))]
+    (mixed,) = (model for model in calibrate(records, noise, omegas=OMEGAS) if model.settings["measure"] == "jb")
+    (searched,) = calibrate(records, profiles_for(mixed, noise))
+    assert mixed.left_out_error > searched.left_out_error, "the best of 21 is not as good on data sets left out of it"
+
+    three = [each for each in records if each.dataset != "dense"]
+    assert all(model.settings["measure"] != "jb" for model in calibrate(three, parts, omegas=OMEGAS))
 
 
 def test_refusals(records, record):

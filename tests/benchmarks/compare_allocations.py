@@ -1,0 +1,125 @@
+"""Which family of widths does best at a budget: each a ratio of a stage's width to that of the stage above it.
+
+    python tests/benchmarks/compare_allocations.py OUTPUT_FOLDER DATA_FOLDER [DATA_FOLDER ...]
+
+trains PlainUNet by the bundle's recipe (800 steps, bfloat16) at every ratio, under each budget, with two seeds, two
+trainings at once; what is done is not done again. It leaves ``allocation.csv`` in the folder and prints the tables of
+the page. With the CSV file alone as argument it only prints them.
+"""
+
+import csv
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+from joblib import Parallel, delayed
+from summarise_comparisons import markdown
+
+from monai_ccnet import bundle_root
+from monai_ccnet.calibration import full_network_def, run_trial
+from monai_ccnet.comparison import save_table
+from monai_ccnet.constraints import Budget, ComputeBudget, DiskBudget
+from monai_ccnet.networks import widths_of, with_widths
+
+RECIPE = {"precision": "bfloat16", "val_interval": 1000}
+BYTES, MACS = DiskBudget(124_000), ComputeBudget(24_000_000, (1, 1, 96, 96))
+# A ratio of 2 is the uniform multiplier of a network that doubles.
+STUDY = {
+    "124 kB": ((BYTES,), (2.0, 1.3, 1.0, 0.84, 0.7)),
+    "24 M multiply-adds": ((MACS,), (2.0, 1.6, 1.3, 1.0, 0.84)),
+    "124 kB and 24 M multiply-adds": ((BYTES, MACS), (2.0, 1.6, 1.3, 1.0, 0.84)),
+}
+SEEDS = (0, 1)
+
+
+def widest(network_def: dict, ratio: float, budgets: tuple[Budget, ...]) -> tuple[int, ...]:
+    """Return the widest channels of a ratio that keep to all budgets."""
+    full, found = widths_of(network_def).widths, ()
+    for first in np.arange(1, full[0] + 0.01, 0.05):
+        channels = tuple(max(1, round(first * ratio**stage)) for stage in range(len(full)))
+        if channels == found:
+            continue
+        narrowed = with_widths(network_def, channels)
+        if any(a > b for a, b in zip(channels, full, strict=True)) or any(
+            budget.needed(narrowed) > budget.limit for budget in budgets
+        ):
+            break
+        found = channels
+    return found
+
+
+def train(output: Path, folder: Path, channels: tuple[int, ...], seed: int) -> dict:
+    full = full_network_def(bundle_root(), dataset_dir=str(folder))
+    place = output / f"{folder.name}-{'-'.join(map(str, channels))}-seed{seed}"
+    narrowed = with_widths(full, channels)
+    record = run_trial(bundle_root(), place, narrowed, dataset_dir=str(folder), seed=seed, **RECIPE)
+    size = record.size
+    return {
+        "dataset": record.dataset,
+        "channels": "-".join(map(str, channels)),
+        "seed": seed,
+        "f1": record.scores["f1"],
+        "iu": record.scores["iu"],
+        "learned": record.has_learned,
+        "weights": size.weights,
+        "file_bytes": record.file_bytes,
+        "macs": size.macs,
+        "seconds": record.seconds,
+    }
+
+
+def run(output: Path, folders: list[Path]) -> list[dict]:
+    """Return one row a data set, budget, ratio and seed; networks that several budgets come to are trained once."""
+    full = full_network_def(bundle_root(), dataset_dir=str(folders[0]))
+    plans = [
+        (words, ratio, widest(full, ratio, budgets)) for words, (budgets, ratios) in STUDY.items() for ratio in ratios
+    ]
+    channels = list(dict.fromkeys(each for *_, each in plans))
+    tasks = list(itertools.product(SEEDS, channels, folders))
+    rows = Parallel(n_jobs=2, verbose=10)(delayed(train)(output, folder, each, seed) for seed, each, folder in tasks)
+    trained = {(seed, each, folder): row for (seed, each, folder), row in zip(tasks, rows, strict=True)}
+    return [
+        {"budget": words, "ratio": ratio, **trained[seed, each, folder]}
+        for (words, ratio, each), folder, seed in itertools.product(plans, folders, SEEDS)
+    ]
+
+
+def report(rows: list[dict[str, str]]) -> str:
+    """Return a table a budget: F1 by data set and ratio, mean over seeds ± deviation, the mean over data sets last."""
+    parts = []
+    for budget in dict.fromkeys(row["budget"] for row in rows):
+        own = [row for row in rows if row["budget"] == budget]
+        ratios = list(dict.fromkeys(row["ratio"] for row in own))
+        cells: dict[str, list[str]] = {name: [] for name in dict.fromkeys(row["dataset"] for row in own)}
+        heads, means, weights, macs = ["data set"], ["mean"], ["weights"], ["million multiply-adds"]
+        for ratio in ratios:
+            family = [row for row in own if row["ratio"] == ratio]
+            heads.append(f"{float(ratio):g} ({family[0]['channels']})")
+            for name in cells:
+                found = [row for row in family if row["dataset"] == name]
+                scores = [float(row["f1"]) for row in found]
+                dead = sum(str(row["learned"]) != "True" for row in found)
+                spread = f" ± {np.std(scores, ddof=1):.3f}" if len(scores) > 1 else ""
+                cells[name].append(f"{np.mean(scores):.3f}{spread}" + (f" ({dead} dead)" if dead else ""))
+            means.append(f"{np.mean([float(row['f1']) for row in family]):.3f}")
+            weights.append(f"{int(family[0]['weights']):,}")
+            macs.append(f"{int(family[0]['macs']) / 1e6:.0f}")
+        table = markdown(heads, [*([name, *each] for name, each in cells.items()), means, weights, macs])
+        parts.append(f"### {budget}\n\n{table}\n")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    if sys.argv[1].endswith(".csv"):
+        with open(sys.argv[1], encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    else:
+        output = Path(sys.argv[1])
+        rows = run(output, [Path(folder).resolve() for folder in sys.argv[2:]])
+        save_table(output / "allocation.csv", rows)
+    print(report(rows))
+
+
+if __name__ == "__main__":
+    main()
