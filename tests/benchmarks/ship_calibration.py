@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from monai.data import load_decathlon_datalist
+from summarise_comparisons import markdown
 
 from monai_ccnet import bundle_root
 from monai_ccnet.calibration import (
@@ -43,11 +44,11 @@ def family_of(record: TrialRecord) -> str:
 
 
 def take_in(sweep: Path, data: Path) -> None:
-    """Copy the finished records of data sets whose full-size network is finished, and measure their complexity."""
+    """Copy the finished records of data sets whose full-size network is finished too, and measure their complexity."""
     found = {path: load_records(path.parent)[0] for path in sorted(sweep.glob("*/record.json"))}
     full = {
         (family_of(record), record.dataset)
-        for record in found.values()
+        for record in [*found.values(), *load_records(CALIBRATED)]
         if record.error is None and record.multiplier == 1
     }
     for path, record in found.items():
@@ -65,11 +66,6 @@ def take_in(sweep: Path, data: Path) -> None:
             measure_dataset(items, measure, name=record.dataset, saved=saved)
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def results(network: str) -> str:
     """Fit and save the models of a network; return what the page says of it."""
     records = load_records(CALIBRATED / network / "records")
@@ -78,9 +74,11 @@ def results(network: str) -> str:
     used = [record for record in records if record.multiplier in MULTIPLIERS]
     dead = sum(not record.has_learned for record in records)
     others = (
-        f", and {len(records) - len(used)} of widths between, held out of the law" if len(records) > len(used) else ""
+        f", and {len(records) - len(used)} of other widths, held out of the law" if len(records) > len(used) else ""
     )
     taken = f"{len(used)} trainings at the paper's widths{others}; {dead} did not learn"
+    narrowest = [record for record in used if record.multiplier == min(MULTIPLIERS)]
+    taken += f" ({sum(not record.has_learned for record in narrowest)} of {len(narrowest)} at the narrowest width)"
     words += [f"{taken}; data sets: {', '.join(sorted(full))}.", ""]
     widths = sorted({record.multiplier for record in records if record.multiplier is not None}, reverse=True)
     words += [convergence(records, widths), ""]
@@ -94,7 +92,7 @@ def results(network: str) -> str:
                 cells.append(f"{np.mean(scores):.3f}{spread}" if scores else "")
             rows.append([dataset, *cells])
         words += [f"{metric.upper()} on the test images by multiplier (± deviation over seeds):", ""]
-        words += [table(["data set", *(f"{width:g}" for width in widths)], rows), ""]
+        words += [markdown(["data set", *(f"{width:g}" for width in widths)], rows), ""]
         if len(full) < 3:
             continue
         models, curved = refit(network, metric), refit(network, metric, curvature=None)
@@ -103,7 +101,7 @@ def results(network: str) -> str:
         words += [f"Shipped for {metric.upper()}: {models[0]}.", ""]
         tried = relative_scores(records, network, metric, models[0])
         fitted = relative_scores(used, network, metric, models[0])
-        words += [influence(fitted), "", left_out(tried, fitted), "", adapted(fitted), ""]
+        words += [influence(fitted), "", left_out(tried, fitted), "", beyond(tried, fitted), "", adapted(fitted), ""]
     if len(full) < 3:
         return "\n".join([*words, "Through two data sets there is a line by any measure: no law is shipped.", ""])
     best = DegradationModel.calibrated(network)
@@ -126,7 +124,7 @@ def convergence(records: list[TrialRecord], widths: list[float]) -> str:
     return (
         "Convergence: mean training loss of the last eighth of the steps per that of the eighth before, median over "
         "data sets:\n\n"
-        + table(list(map("{:g}".format, falls)), [[f"{np.median(each):.2f}" for each in falls.values()]])
+        + markdown(list(map("{:g}".format, falls)), [[f"{np.median(each):.2f}" for each in falls.values()]])
     )
 
 
@@ -147,7 +145,7 @@ def ranking(models: list[DegradationModel], curved: list[DegradationModel]) -> s
                 f"{model.intercept:.4g} ± {errors[1]:.2g}" if errors else f"{model.intercept:.4g}",
             ]
         )
-    return table(["measure", "error left out, line", "error left out, curve", "R² of slopes", "λ", "δ"], rows)
+    return markdown(["measure", "error left out, line", "error left out, curve", "R² of slopes", "λ", "δ"], rows)
 
 
 def relative_scores(
@@ -179,7 +177,7 @@ def influence(points: list[DegradationPoint]) -> str:
                 "-" if model.r_squared is None else f"{model.r_squared:.2f}",
             ]
         )
-    return "How much of the law is one data set's:\n\n" + table(["without", "λ", "δ", "R² of slopes"], rows)
+    return "How much of the law is one data set's:\n\n" + markdown(["without", "λ", "δ", "R² of slopes"], rows)
 
 
 def left_out(points: list[DegradationPoint], fitted: list[DegradationPoint]) -> str:
@@ -200,9 +198,38 @@ def left_out(points: list[DegradationPoint], fitted: list[DegradationPoint]) -> 
     error = np.mean([abs(point.score - prediction.score) for point, prediction in pairs])
     # No score above the full-size network's is ever predicted: one that was reached counts as equal to it.
     covered = np.mean([p.low <= min(point.score, 1.0) <= p.high for point, p in pairs])
+    above = sum(point.score > 1 for point, _ in pairs)
     return (
-        table(["data set left out", "fewer weights", "predicted (90 % interval)", "achieved"], rows)
-        + f"\n\nMean absolute error {error:.3f}; the 90 % interval covers {covered:.0%} of {len(pairs)}."
+        markdown(["data set left out", "fewer weights", "predicted (90 % interval)", "achieved"], rows)
+        + f"\n\nMean absolute error {error:.3f}; the 90 % interval covers {covered:.0%} of {len(pairs)}, of which "
+        f"{above} do better than the full-size\nnetwork, which no interval reaches and which counts as equal to it."
+    )
+
+
+def beyond(tried: list[DegradationPoint], fitted: list[DegradationPoint]) -> str:
+    """Return predicted against achieved for networks narrower than any that the law was fitted to."""
+    most = max(point.compression for point in fitted)
+    further = [point for point in tried if point.compression > most]
+    if not further:
+        return "Nothing narrower was tried."
+    rows = []
+    for name in sorted({point.dataset for point in further}):
+        own = [(point, prediction) for point, prediction in predict_left_out(further, fitted) if point.dataset == name]
+        scores, (point, prediction) = [each.score for each, _ in own], own[0]
+        rows.append(
+            [
+                name,
+                f"{point.compression:.0f}x",
+                f"{prediction.score:.3f} ({prediction.low:.3f} to {prediction.high:.3f})",
+                f"{np.mean(scores):.3f} ({min(scores):.3f} to {max(scores):.3f})",
+                str(sum(not each.has_learned for each, _ in own)),
+            ]
+        )
+    header = ["data set left out", "fewer weights", "extrapolated (90 % interval)", "achieved (least to most)", "dead"]
+    return (
+        "Beyond what the law was fitted to: half the narrowest of the paper's widths, two filters in the first stage.\n"
+        "Networks fall off a cliff there that no line through wider ones foretells, nor does any measure of complexity "
+        "tell which,\nwhich is why a plan from a floor goes no further than was measured:\n\n" + markdown(header, rows)
     )
 
 
@@ -229,7 +256,7 @@ def adapted(points: list[DegradationPoint]) -> str:
     return (
         "The law of the other data sets, adapted by the narrowest networks of the one left out (the first has 256\n"
         "times fewer weights), to predict its network with 16 times fewer. Most of the interval is how single\n"
-        "trainings scatter, which no law and no further network takes away:\n\n" + table(header, rows)
+        "trainings scatter, which no law and no further network takes away:\n\n" + markdown(header, rows)
     )
 
 
