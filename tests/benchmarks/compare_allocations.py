@@ -3,21 +3,23 @@
     python tests/benchmarks/compare_allocations.py OUTPUT_FOLDER DATA_FOLDER [DATA_FOLDER ...]
 
 trains PlainUNet by the bundle's recipe (800 steps, bfloat16) at every ratio, under each budget, with two seeds, two
-trainings at once; what is done is not done again. It leaves ``allocation.csv`` in the folder and prints the tables of
-the page. With the CSV file alone as argument it only prints them.
+trainings at once; what is done is not done again. It leaves ``compare_allocations.csv`` in the folder and prints the
+tables of the page. With the CSV file alone as argument it only prints them.
 """
 
 import csv
 import itertools
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
 from summarise_comparisons import markdown
 
 from monai_ccnet import bundle_root
-from monai_ccnet.calibration import full_network_def, run_trial
+from monai_ccnet.calibration import TrialRecord, full_network_def, run_trial
 from monai_ccnet.comparison import save_table
 from monai_ccnet.constraints import Budget, ComputeBudget, DiskBudget
 from monai_ccnet.networks import widths_of, with_widths
@@ -49,16 +51,20 @@ def widest(network_def: dict, ratio: float, budgets: tuple[Budget, ...]) -> tupl
     return found
 
 
-def train(output: Path, folder: Path, channels: tuple[int, ...], seed: int) -> dict:
+def train(output: Path, folder: Path, channels: tuple[int, ...], seed: int, **settings: Any) -> dict:
+    """Return a row of what one network reaches, with what else its config says than that of the bundle."""
     full = full_network_def(bundle_root(), dataset_dir=str(folder))
     place = output / f"{folder.name}-{'-'.join(map(str, channels))}-seed{seed}"
-    narrowed = with_widths(full, channels)
-    record = run_trial(bundle_root(), place, narrowed, dataset_dir=str(folder), seed=seed, **RECIPE)
+    narrowed = {**with_widths(full, channels), **settings}
+    return row_of(run_trial(bundle_root(), place, narrowed, dataset_dir=str(folder), seed=seed, **RECIPE))
+
+
+def row_of(record: TrialRecord) -> dict:
     size = record.size
     return {
         "dataset": record.dataset,
-        "channels": "-".join(map(str, channels)),
-        "seed": seed,
+        "channels": "-".join(map(str, record.network_def["channels"])),
+        "seed": record.recipe["seed"],
         "f1": record.scores["f1"],
         "iu": record.scores["iu"],
         "learned": record.has_learned,
@@ -85,17 +91,16 @@ def run(output: Path, folders: list[Path]) -> list[dict]:
     ]
 
 
-def report(rows: list[dict[str, str]]) -> str:
-    """Return a table a budget: F1 by data set and ratio, mean over seeds ± deviation, the mean over data sets last."""
+def report(rows: list[dict[str, str]], part: str, column: str) -> str:
+    """Return a table for each value of one column, of F1 by data set and by the values of another: mean ± deviation."""
     parts = []
-    for budget in dict.fromkeys(row["budget"] for row in rows):
-        own = [row for row in rows if row["budget"] == budget]
-        ratios = list(dict.fromkeys(row["ratio"] for row in own))
+    for title in dict.fromkeys(row[part] for row in rows):
+        own = [row for row in rows if row[part] == title]
         cells: dict[str, list[str]] = {name: [] for name in dict.fromkeys(row["dataset"] for row in own)}
         heads, means, weights, macs = ["data set"], ["mean"], ["weights"], ["million multiply-adds"]
-        for ratio in ratios:
-            family = [row for row in own if row["ratio"] == ratio]
-            heads.append(f"{float(ratio):g} ({family[0]['channels']})")
+        for value in dict.fromkeys(row[column] for row in own):
+            family = [row for row in own if row[column] == value]
+            heads.append(f"{value} ({family[0]['channels']})")
             for name in cells:
                 found = [row for row in family if row["dataset"] == name]
                 scores = [float(row["f1"]) for row in found]
@@ -106,20 +111,21 @@ def report(rows: list[dict[str, str]]) -> str:
             weights.append(f"{int(family[0]['weights']):,}")
             macs.append(f"{int(family[0]['macs']) / 1e6:.0f}")
         table = markdown(heads, [*([name, *each] for name, each in cells.items()), means, weights, macs])
-        parts.append(f"### {budget}\n\n{table}\n")
+        parts.append(f"### {title}\n\n{table}\n")
     return "\n".join(parts)
 
 
-def main() -> None:
+def main(run: Callable[[Path, list[Path]], list[dict]], part: str, column: str) -> None:
+    """Train what is not trained yet and save the rows, or read them from the file that was given; print the tables."""
     if sys.argv[1].endswith(".csv"):
         with open(sys.argv[1], encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
     else:
         output = Path(sys.argv[1])
         rows = run(output, [Path(folder).resolve() for folder in sys.argv[2:]])
-        save_table(output / "allocation.csv", rows)
-    print(report(rows))
+        save_table(output / f"{Path(sys.argv[0]).stem}.csv", rows)
+    print(report(rows, part, column))
 
 
 if __name__ == "__main__":
-    main()
+    main(run, "budget", "ratio")
