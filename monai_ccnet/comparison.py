@@ -59,6 +59,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "L1 pruning": {"importance": "l1"},  # Li et al. (2017)
     "Taylor pruning": {"importance": "taylor"},  # Molchanov et al. (2017)
     "importance estimation": {"importance": "estimation"},  # Molchanov et al. (2019)
+    "importance estimation, int8": {"importance": "estimation", "bits_per_weight": 8},
     # And without any training after it: in one shot, merged or not.
     "L1 pruning, untrained": {"importance": "l1", "share": 1.0, "epochs": 0},
     "neuron merging": {"importance": "l1", "share": 1.0, "epochs": 0, "merge": True},  # Kim et al. (2020)
@@ -190,6 +191,7 @@ def _pruned(
 ) -> Rival:
     full_record = run_trial(bundle_root, full, network_def, **recipe)
     start, settings = time.monotonic(), {"share": 0.25, "epochs": 2, "merge": False, **METHODS[method]}
+    stored, bits = _stored(METHODS[method], budget)
     network = load_weights(build_network(network_def), full / "model.pt")
     train = ConfigParser()
     train.read_config(str(Path(bundle_root) / "configs" / "train.yaml"))
@@ -207,7 +209,7 @@ def _pruned(
 
     pruned = prune(
         network,
-        budget,
+        stored,
         input_shape=full_record.size.input_shape or default_input_shape(network_def),
         importance=settings["importance"],
         losses=losses,
@@ -216,7 +218,7 @@ def _pruned(
         merge=settings["merge"],
         rng=np.random.default_rng(recipe["seed"]),
     )
-    record = evaluate_network(bundle_root, folder, pruned, network_def, **recipe)
+    record = evaluate_network(bundle_root, folder, pruned, network_def, **{**recipe, **bits})
     seconds = full_record.seconds + round(time.monotonic() - start, 1)
     return Rival(method, budget, recipe["seed"], None, record, seconds)
 
@@ -234,10 +236,8 @@ def _planned(
     method = dict(method)
     if constraint is None:
         return narrow(network_def, method["multiplier"]), None, {}
-    settings = {}
-    if "bits_per_weight" in method and isinstance(constraint, DiskBudget):
-        settings["bits_per_weight"] = method.pop("bits_per_weight")
-        constraint = replace(constraint, **settings)
+    constraint, settings = _stored(method, constraint)
+    method.pop("bits_per_weight", None)
     if target := method.pop("_target_", None):
         plan = compress({**network_def, "_target_": target}, constraint, **method)  # of which no law is known
         return plan.network_def, None, settings
@@ -246,6 +246,14 @@ def _planned(
     if fewer:
         plan = with_fewer_filters(plan, fewer)
     return plan.network_def, plan.predicted.score if plan.predicted is not None else None, settings
+
+
+def _stored(method: Mapping[str, Any], constraint: Any) -> tuple[Any, dict[str, int]]:
+    """Return a budget on bytes at the bits a weight that a method stores, and these as a setting of ``train.yaml``."""
+    if "bits_per_weight" not in method or not isinstance(constraint, DiskBudget):
+        return constraint, {}
+    bits = {"bits_per_weight": method["bits_per_weight"]}
+    return replace(constraint, **bits), bits
 
 
 def rival_latencies(output_dir: str | os.PathLike, rivals: Iterable[Rival]) -> LatencyComparison:

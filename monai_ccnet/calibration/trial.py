@@ -23,7 +23,7 @@ from monai_ccnet.complexity import ComplexityProfile, measure_settings
 from monai_ccnet.constraints import CompressionPlan
 from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.size import NetworkSize, network_size
-from monai_ccnet.networks.storage import save_weights
+from monai_ccnet.networks.storage import load_weights, save_weights
 from monai_ccnet.values import Value, check_writable, read_json, write_json
 
 __all__ = ["TrialRecord", "check_output_dir", "evaluated_record", "full_network_def", "run_trial"]
@@ -271,12 +271,13 @@ def evaluate_network(
     Args:
         bundle_root: folder of the bundle.
         output_dir: folder that gets the weights, ``model.pt``, and the metrics.
-        network: what is evaluated.
+        network: what is evaluated, as it is stored: it gets the weights of the file, which at few bits are rounded.
         network_def: the config that it came from, for the record; the sizes are the network's own.
         recipe: overrides of ``train.yaml`` by their ids, ``dataset_dir`` among them.
     """
     start, configs, output_dir = time.monotonic(), Path(bundle_root) / "configs", Path(output_dir)
-    file_bytes = save_weights(network, output_dir / "model.pt")
+    file_bytes = save_weights(network, output_dir / "model.pt", recipe.get("bits_per_weight", 32))
+    load_weights(network, output_dir / "model.pt")
     places = {"output_dir": str(output_dir), "bundle_root": str(bundle_root)}
     overrides = {**recipe, "network": network, "network_def": dict(network_def), **places}
     parser = _run([configs / "train.yaml", configs / "evaluate.yaml"], overrides).parser

@@ -16,6 +16,7 @@ from monai_ccnet.values import atomically
 __all__ = [
     "STORAGE_TYPES",
     "dequantized",
+    "float_state",
     "kernel_axes",
     "load_weights",
     "quantized",
@@ -170,17 +171,38 @@ def _dequantize(
     error_msgs: list[str],
 ) -> None:
     """Turn the int8 kernels of a state dict into float32, in place, before it is loaded."""
-    if prefix + _SCALES not in state_dict:
+    try:
+        floats = float_state(network, state_dict, prefix)
+    except ValueError as error:
+        error_msgs.append(str(error))
         return
-    scales = state_dict.pop(prefix + _SCALES)
+    state_dict.pop(prefix + _SCALES, None)
+    state_dict.update(floats)
+
+
+def float_state(network: torch.nn.Module, state_dict: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a state dict with its int8 kernels, if it has any, as the float32 that they stand for.
+
+    Args:
+        network: tells which kernels are transposed; its widths may be others than those of the state dict.
+        state_dict: as :func:`save_weights` writes it.
+        prefix: of the network's names in the state dict.
+
+    Raises:
+        ValueError: if there are more or fewer scales than output channels.
+    """
+    state = dict(state_dict)
+    scales = state.pop(prefix + _SCALES, None)
+    if scales is None:
+        return state
     axes = {prefix + name: axis for name, axis in kernel_axes(network).items()}
-    stored = {name: axes[name] for name, each in state_dict.items() if name in axes and each.dtype == torch.int8}
-    counts = [state_dict[name].shape[axis] for name, axis in stored.items()]
+    stored = {name: axes[name] for name, each in state.items() if name in axes and each.dtype == torch.int8}
+    counts = [state[name].shape[axis] for name, axis in stored.items()]
     if sum(counts) != len(scales):
-        error_msgs.append(f"the kernels have {sum(counts)} output channels, the file has {len(scales)} int8 scales.")
-        return
+        raise ValueError(f"the kernels have {sum(counts)} output channels, the file has {len(scales)} int8 scales.")
     for (name, axis), its_scales in zip(stored.items(), scales.split(counts), strict=True):
-        state_dict[name] = dequantized(state_dict[name], its_scales, axis)
+        state[name] = dequantized(state[name], its_scales, axis)
+    return state
 
 
 def _along(scales: torch.Tensor, axis: int, dimensions: int) -> torch.Tensor:

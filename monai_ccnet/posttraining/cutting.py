@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from monai_ccnet.networks.building import build_network
 from monai_ccnet.networks.memory import copy_of, on_meta
 from monai_ccnet.networks.narrowing import default_input_shape
+from monai_ccnet.networks.storage import float_state
 from monai_ccnet.posttraining.channels import ChannelGroup
 
 __all__ = ["filters_of", "load_pruned", "without_channels"]
@@ -52,13 +53,13 @@ def load_pruned(network_def: Mapping[str, Any], state_dict: Mapping[str, torch.T
 
     Args:
         network_def: the config of the network before it was pruned, with references resolved.
-        state_dict: of the pruned network; float16 is cast back.
+        state_dict: of the pruned network, at 32, 16 or 8 bits a weight; it is cast back to float32.
 
     Raises:
         ValueError: if the state dict is not that of this network with fewer channels.
     """
     network = build_network(network_def)
-    mine = network.state_dict()
+    mine, state_dict = network.state_dict(), float_state(network, state_dict)
     if unlike := sorted(set(mine) ^ set(state_dict)):
         raise ValueError(
             f"the state dict is not that of {network_def['_target_']}: only one of them has {unlike[0]!r}."

@@ -32,7 +32,7 @@ def _compare(dataset_dir, output_dir, quick, **overrides):
 
 def test_each_method_is_trained_and_tabulated_once(disks_2d, tmp_path, quick):
     methods = ["full size", "quarter width", "uniform", "layer-wise", "taper", "squeeze", "taper, int8"]
-    methods += ["Taylor pruning", "neuron merging"]
+    methods += ["Taylor pruning", "importance estimation, int8", "neuron merging"]
     _compare(disks_2d, tmp_path, quick, methods=methods)
     rows = json.loads((tmp_path / "comparison.json").read_text())
     assert [row["method"] for row in rows] == methods
@@ -40,6 +40,7 @@ def test_each_method_is_trained_and_tabulated_once(disks_2d, tmp_path, quick):
     assert all(by_method[name]["file_bytes"] <= BUDGET for name in methods[2:])
     assert by_method["taper, int8"]["weights"] > 1.2 * by_method["taper"]["weights"]
     assert all(by_method[name]["file_bytes"] > 0.9 * BUDGET for name in ("Taylor pruning", "neuron merging"))
+    assert by_method["importance estimation, int8"]["weights"] > 1.2 * by_method["Taylor pruning"]["weights"]
     assert by_method["Taylor pruning"]["training_seconds"] > by_method["full size"]["training_seconds"]
     assert by_method["quarter width"]["weights"] < by_method["full size"]["weights"]
     for row in rows:

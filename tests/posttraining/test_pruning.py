@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from monai_ccnet.constraints import AccuracyFloor, ComputeBudget, DiskBudget, InfeasibleConstraintError, MemoryBudget
-from monai_ccnet.networks import build_network, network_size, save_weights
+from monai_ccnet.networks import build_network, load_weights, network_size, save_weights
 from monai_ccnet.posttraining import (
     IMPORTANCES,
     channel_importance,
@@ -174,6 +174,11 @@ def test_a_network_is_pruned_to_its_budget_and_loaded_again(name, merge, tmp_pat
         assert torch.equal(loaded(image), logits)
     assert all(torch.equal(before[key], tensor) for key, tensor in network.state_dict().items())
     assert repr(loaded) == repr(pruned)
+
+    save_weights(pruned, path, bits_per_weight=8)
+    of_8_bits = load_pruned(network_def, torch.load(path, weights_only=True)).eval()
+    assert repr(of_8_bits) == repr(pruned)
+    assert torch.equal(of_8_bits(image), load_weights(loaded, path)(image))
 
 
 def test_the_graph_that_is_exported_is_as_small_as_the_network(tmp_path):
