@@ -57,8 +57,9 @@ def compress(
       the complexity of its own scale, widths rounded up; the predicted score is that of the most degraded stage. Where
       the model sees next to no loss at a scale, a stage is still at least half as wide as the one before it.
     - ``allocation="taper"`` (ours): each stage is 0.84 times as wide as the one at twice its resolution. It was the
-      best of the rules tried at equal bytes, most of all for very small networks; at equal bytes it costs more
-      multiply-adds. The predicted score is that of a uniform plan with as many weights.
+      best of the rules tried at equal bytes, most of all for very small networks, and no worse than any at equal
+      multiply-adds, of which it takes more at equal bytes. The predicted score is that of a uniform plan with as many
+      weights.
 
     For a floor no network is planned beyond what the model was measured at, in compression and in weights: where next
     to nothing is lost down to there, that is as far as one can know. A budget may lead further, and the plan says so.

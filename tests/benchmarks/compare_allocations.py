@@ -51,12 +51,20 @@ def widest(network_def: dict, ratio: float, budgets: tuple[Budget, ...]) -> tupl
     return found
 
 
-def train(output: Path, folder: Path, channels: tuple[int, ...], seed: int, **settings: Any) -> dict:
-    """Return a row of what one network reaches, with what else its config says than that of the bundle."""
+def train(
+    output: Path,
+    folder: Path,
+    channels: tuple[int, ...],
+    seed: int,
+    recipe: dict[str, Any] | None = None,
+    **settings: Any,
+) -> dict:
+    """Return a row of what one network reaches, with what else its recipe and its config say than the bundle's."""
     full = full_network_def(bundle_root(), dataset_dir=str(folder))
     place = output / f"{folder.name}-{'-'.join(map(str, channels))}-seed{seed}"
     narrowed = {**with_widths(full, channels), **settings}
-    return row_of(run_trial(bundle_root(), place, narrowed, dataset_dir=str(folder), seed=seed, **RECIPE))
+    given = {**RECIPE, **(recipe or {}), "dataset_dir": str(folder), "seed": seed}
+    return row_of(run_trial(bundle_root(), place, narrowed, **given))
 
 
 def row_of(record: TrialRecord) -> dict:
