@@ -114,11 +114,12 @@ def _scores(content: dict[str, Any]) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = []
     if predicted is not None:
         reached = achieved["relative_score"]
+        interval = _UNKNOWN if predicted["low"] is None else f"{predicted['low']:.1%} to {predicted['high']:.1%}"
         rows.append(
             (
                 f"{metric.upper()} relative to full size",
                 f"{predicted['relative_score']:.1%}",
-                _UNKNOWN if predicted["low"] is None else f"{predicted['low']:.1%} to {predicted['high']:.1%}",
+                interval + (", extrapolated" if predicted["is_extrapolated"] else ""),
                 _UNKNOWN if reached is None else f"{reached:.1%}",
             )
         )

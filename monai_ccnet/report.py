@@ -44,6 +44,7 @@ def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | 
             "low": plan.predicted.low,
             "high": plan.predicted.high,
             "level": plan.predicted.level,
+            "is_extrapolated": plan.is_extrapolated,
             "score": None if full_size_score is None else plan.predicted.score * full_size_score,
             "source": plan.degradation.source if plan.degradation is not None else None,
         },

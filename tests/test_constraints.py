@@ -374,8 +374,13 @@ def test_where_nothing_is_lost_a_floor_leads_as_far_as_was_measured(layerwise):
     plan = compress(UNET, AccuracyFloor(0.9), **known)
     assert plan.channels == (8, 16, 32, 64, 128)
     assert "extrapolation" not in str(plan)
+    assert (plan.is_extrapolated, compress(UNET, DiskBudget(200_000), layerwise=False).is_extrapolated) == (
+        False,
+        False,
+    )
     further = compress(UNET, DiskBudget(200_000), **known)
     assert further.compression > 64
+    assert further.is_extrapolated
     assert "an extrapolation: nothing beyond 64x fewer weights than these was measured" in str(further)
 
 

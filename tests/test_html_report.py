@@ -86,6 +86,14 @@ def png(value):
     return file.getvalue()
 
 
+def test_the_page_says_where_the_prediction_goes_beyond_what_was_measured():
+    known = {**KNOWN, "degradation": replace(KNOWN["degradation"], max_compression=1.5)}
+    further = compress(UNET, DiskBudget(60_000), **known)
+    assert (PLAN.is_extrapolated, further.is_extrapolated) == (False, True)
+    assert "extrapolated" not in html_report(PLAN, record_of(PLAN))
+    assert "extrapolated" in html_report(further, record_of(further))
+
+
 def test_the_page_says_what_was_asked_for_predicted_and_achieved():
     page = Page(html_report(PLAN, record_of(PLAN), full_size_score=0.9))
     assert not page.open

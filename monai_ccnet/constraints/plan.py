@@ -71,6 +71,13 @@ class CompressionPlan(Value):
         """Weights of the full-size network per weight of the narrowed one."""
         return self.full_size.weights / self.size.weights
 
+    @property
+    def is_extrapolated(self) -> bool:
+        """Whether the network is smaller than any that the model was fitted to, so that its prediction may not hold."""
+        if self.degradation is None:
+            return False
+        return self.compression > 1.01 * self.degradation.covered_compression(self.full_size.weights)
+
     def __str__(self) -> str:
         full = "-".join(str(round(c / m)) for c, m in zip(self.channels, self.multipliers, strict=True))
         lines = [
@@ -98,7 +105,8 @@ class CompressionPlan(Value):
                 f"Predicted: {self.predicted.score:.1%} of the full-size network's {self.degradation.metric.upper()} "
                 f"({interval}), by {self.degradation.source or 'the model given'}."
             )
-            if self.compression > 1.01 * (covered := self.degradation.covered_compression(self.full_size.weights)):
+            if self.is_extrapolated:
+                covered = self.degradation.covered_compression(self.full_size.weights)
                 least = f"beyond {covered:.0f}x fewer weights than these" if covered > 1 else "as small as these"
-                lines.append(f"This is an extrapolation: nothing {least} was measured.")
+                lines.append(f"This is an extrapolation: nothing {least} was measured, and the interval may not hold.")
         return "\n".join(lines)

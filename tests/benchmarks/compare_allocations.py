@@ -123,11 +123,15 @@ def report(rows: list[dict[str, str]], part: str, column: str) -> str:
     return "\n".join(parts)
 
 
+def saved_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def main(run: Callable[[Path, list[Path]], list[dict]], part: str, column: str) -> None:
     """Train what is not trained yet and save the rows, or read them from the file that was given; print the tables."""
     if sys.argv[1].endswith(".csv"):
-        with open(sys.argv[1], encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = saved_rows(Path(sys.argv[1]))
     else:
         output = Path(sys.argv[1])
         rows = run(output, [Path(folder).resolve() for folder in sys.argv[2:]])

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from compare_allocations import report, saved_rows
 from monai.data import load_decathlon_datalist
 from summarise_comparisons import markdown
 
@@ -37,6 +38,7 @@ FAMILIES = {
     ("UCUNet", 2): "ucunet",
 }
 PAGE = bundle_root() / "docs" / "calibration.md"
+RECIPES = PAGE.parent / "comparison" / "recipes.csv"  # of compare_recipes.py
 
 
 def family_of(record: TrialRecord) -> str:
@@ -265,7 +267,8 @@ def main() -> None:
         take_in(Path(sys.argv[1]), Path(sys.argv[2]))
     networks = sorted(path.name for path in CALIBRATED.iterdir() if (path / "records").is_dir())
     text = "\n".join(results(network) for network in networks)
-    PAGE.write_text(INTRODUCTION + "\n" + text.rstrip() + "\n", encoding="utf-8")
+    recipes = report(saved_rows(RECIPES), "study", "recipe").replace("### ", "#### ")
+    PAGE.write_text(f"{INTRODUCTION}\n{recipes}\n{text.rstrip()}\n", encoding="utf-8")
     print(text)
 
 
