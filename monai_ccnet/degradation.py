@@ -419,10 +419,15 @@ class DegradationModel(Value):
         if self.residual_deviation is None or compression == 1:
             known = compression == 1
             return Prediction(score, score if known else None, score if known else None, level)
-        decades = log_compression(compression, self.curvature)
-        deviation = math.sqrt(decades**2 * self._slope_variance(complexity) + self.residual_deviation**2)
-        free = self.datasets - 2 if self.between_deviation is not None else self.points
-        quantile = float(stats.t.ppf((1 + level) / 2, max(1, free)))
+        of_slope = log_compression(compression, self.curvature) ** 2 * self._slope_variance(complexity)
+        of_network = self.residual_deviation**2
+        deviation = math.sqrt(of_slope + of_network)
+        # Degrees of freedom of a sum of variances that were estimated each from its own (Welch, Satterthwaite).
+        free = float(self.points)
+        if self.between_deviation is not None and deviation > 0:
+            parts = of_slope**2 / max(1, self.datasets - 2) + of_network**2 / max(1, self.points - self.datasets)
+            free = deviation**4 / parts
+        quantile = float(stats.t.ppf((1 + level) / 2, max(1.0, free)))
         return Prediction(score, max(0.0, score - quantile * deviation), min(1.0, score + quantile * deviation), level)
 
     def _slope_variance(self, complexity: float) -> float:

@@ -192,15 +192,16 @@ def test_a_fit_recovers_all_constants_within_its_errors(curvature):
     assert sum(hits.values()) >= 3 * 95
 
 
-def test_ninety_percent_intervals_cover_ninety_percent_of_new_data_sets():
+@pytest.mark.parametrize(("between", "noise", "count"), [(0.01, 0.01, 8), (0.01, 0.03, 6), (0.03, 0.01, 6)])
+def test_ninety_percent_intervals_cover_ninety_percent_of_new_data_sets(between, noise, count):
     truth = DegradationModel.from_constants(0.2, 0.02)
     covered = []
     for seed in range(400):
         rng = np.random.default_rng(seed)
-        model = DegradationModel.fit(_made_sweep(rng, truth))
+        model = DegradationModel.fit(_made_sweep(rng, truth, between, noise, count))
         complexity, compression = rng.uniform(0.1, 0.6), 10 ** rng.uniform(0.5, 2.4)
-        own = truth.loss_per_decade(complexity) + 0.01 * rng.normal()
-        score = 1 - own * math.log10(compression) + 0.01 * rng.normal()
+        own = truth.loss_per_decade(complexity) + between * rng.normal()
+        score = 1 - own * math.log10(compression) + noise * rng.normal()
         prediction = model.predict_interval(complexity, compression, level=0.9)
         covered.append(prediction.low <= min(score, 1) <= prediction.high)
     assert 0.85 <= np.mean(covered) <= 0.95
