@@ -32,15 +32,11 @@ def draw_degradation(model: DegradationModel, points: Sequence[DegradationPoint]
         left.plot(grid, [model.predict(complexity, x) for x in grid], color=f"C{index}", alpha=0.6)
         if name in model.dataset_slopes:
             right.plot(complexity, model.dataset_slopes[name], "o", color=f"C{index}")
-            beside = {"xytext": (-6, 4), "ha": "right"} if index % 2 else {"xytext": (6, -9), "ha": "left"}
-            right.annotate(
-                name, (complexity, model.dataset_slopes[name]), textcoords="offset points", fontsize=8, **beside
-            )
     plain_log_axis(left.xaxis)
     left.set_xlabel("times fewer weights")
     left.set_ylabel(f"{model.metric.upper()} relative to full size (x: did not learn)")
     left.set_title("dots: trained, lines: the law at each data set's complexity", fontsize=9)
-    left.legend(fontsize=8)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
     left.grid(alpha=0.3)
 
     complexities = np.linspace(0, 1.15 * max(datasets.values()), 60)
