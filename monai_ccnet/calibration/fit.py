@@ -141,7 +141,10 @@ def _best_mix(
         return []
 
     def best(kept: Sequence[TrialRecord]) -> DegradationModel:
-        return min((_fitted(kept, mix, **given) for mix in mixes), key=lambda model: model.left_out_error or 0.0)
+        names = {record.dataset for record in kept}
+        differing = [mix for mix in mixes if len({each.at(1) for each in mix if each.dataset in names}) > 1]
+        models = [_fitted(kept, mix, **given) for mix in differing or mixes]
+        return min(models, key=lambda model: model.left_out_error or 0.0)
 
     model, errors = best(records), {}
     for name in model.dataset_slopes:

@@ -100,6 +100,9 @@ def test_the_mix_of_image_and_label_is_searched_and_judged_on_data_sets_it_was_n
     (searched,) = calibrate(records, profiles_for(mixed, noise))
     assert mixed.left_out_error > searched.left_out_error, "the best of 21 is not as good on data sets left out of it"
 
+    alike = [*profiles("jpeg", jpeg), *profiles("foreground", [0.3] * 4)]
+    assert {model.settings["measure"] for model in calibrate(records, alike, omegas=OMEGAS)} == {"jpeg", "jb"}
+
     three = [each for each in records if each.dataset != "dense"]
     assert all(model.settings["measure"] != "jb" for model in calibrate(three, parts, omegas=OMEGAS))
 
