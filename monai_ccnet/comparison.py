@@ -28,6 +28,7 @@ from monai_ccnet.constraints import (
     DiskBudget,
     InfeasibleConstraintError,
     compress,
+    predicted_by,
     with_fewer_filters,
 )
 from monai_ccnet.degradation import DegradationModel
@@ -74,7 +75,7 @@ class Rival(Value):
         method: one of ``METHODS``.
         constraint: what the network was made for; ``None`` for a method that takes none.
         seed: of the training.
-        predicted: the score relative to the full-size network's that was expected; ``None`` where nothing is expected.
+        predicted: by metric, the score relative to the full-size network's that was expected; empty where none was.
         record: what was trained, and what it reached.
         seconds: of all that led to it: training, searching, fine-tuning, evaluation.
     """
@@ -82,7 +83,7 @@ class Rival(Value):
     method: str
     constraint: Budget | AccuracyFloor | None
     seed: int
-    predicted: float | None
+    predicted: dict[str, float]
     record: TrialRecord
     seconds: float
 
@@ -95,6 +96,7 @@ def compare(
     *,
     complexity: ComplexityProfile,
     degradation: DegradationModel,
+    further_laws: Sequence[tuple[ComplexityProfile, DegradationModel]] = (),
     methods: Sequence[str] = tuple(METHODS),
     seeds: Sequence[int] = (0,),
     **recipe: Any,
@@ -109,6 +111,7 @@ def compare(
             can be made for.
         complexity: profile of the data set.
         degradation: by which layer-wise plans share, and scores are predicted.
+        further_laws: profiles and models that predict other metrics of the same networks.
         methods: names of ``METHODS``.
         seeds: of the trainings.
         recipe: overrides of ``train.yaml`` by their ids, ``dataset_dir`` among them.
@@ -122,7 +125,7 @@ def compare(
     if unknown := set(methods) - set(METHODS):
         raise ValueError(f"unknown methods {sorted(unknown)}: choose from {', '.join(METHODS)}.")
     network_def, output_dir, constraints = network_def_of(network_def), Path(output_dir), list(constraints)
-    known = {"complexity": complexity, "degradation": degradation}
+    laws = [(complexity, degradation), *further_laws]
     rivals = []
     for seed, method in itertools.product(seeds, methods):
         for constraint in _taken(METHODS[method], constraints):
@@ -132,7 +135,7 @@ def compare(
                     full = output_dir / _folder(_FULL, None, seed)
                     rivals.append(_prune(bundle_root, folder, full, network_def, method, constraint, given))
                     continue
-                planned, predicted, settings = _planned(METHODS[method], network_def, constraint, known)
+                planned, predicted, settings = _planned(METHODS[method], network_def, constraint, laws)
             except InfeasibleConstraintError as error:
                 print(f"{method}: {error}")
                 continue
@@ -220,7 +223,7 @@ def _pruned(
     )
     record = evaluate_network(bundle_root, folder, pruned, network_def, **{**recipe, **bits})
     seconds = full_record.seconds + round(time.monotonic() - start, 1)
-    return Rival(method, budget, recipe["seed"], None, record, seconds)
+    return Rival(method, budget, recipe["seed"], {}, record, seconds)
 
 
 _BATCHES = 10  # that an importance is measured on
@@ -230,22 +233,24 @@ def _planned(
     method: Mapping[str, Any],
     network_def: dict[str, Any],
     constraint: Budget | AccuracyFloor | None,
-    known: Mapping[str, Any],
-) -> tuple[dict[str, Any], float | None, dict[str, Any]]:
-    """Return the network of a method, its predicted relative score, and the settings of its training."""
+    laws: Sequence[tuple[ComplexityProfile, DegradationModel]],
+) -> tuple[dict[str, Any], dict[str, float], dict[str, Any]]:
+    """Return the network of a method, its predicted relative scores by metric, and the settings of its training."""
     method = dict(method)
     if constraint is None:
-        return narrow(network_def, method["multiplier"]), None, {}
+        return narrow(network_def, method["multiplier"]), {}, {}
     constraint, settings = _stored(method, constraint)
     method.pop("bits_per_weight", None)
     if target := method.pop("_target_", None):
         plan = compress({**network_def, "_target_": target}, constraint, **method)  # of which no law is known
-        return plan.network_def, None, settings
+        return plan.network_def, {}, settings
     fewer = method.pop("fewer", 0)
-    plan = compress(network_def, constraint, **known, **method)
+    complexity, degradation = laws[0]
+    plan = compress(network_def, constraint, complexity=complexity, degradation=degradation, **method)
     if fewer:
         plan = with_fewer_filters(plan, fewer)
-    return plan.network_def, plan.predicted.score if plan.predicted is not None else None, settings
+    predicted = {law.metric: predicted_by(plan, profile, law).score for profile, law in laws}
+    return plan.network_def, predicted, settings
 
 
 def _stored(method: Mapping[str, Any], constraint: Any) -> tuple[Any, dict[str, int]]:
@@ -283,8 +288,8 @@ def rival_latencies(output_dir: str | os.PathLike, rivals: Iterable[Rival]) -> L
 def compare_table(rivals: Iterable[Rival], latencies: LatencyComparison | None = None) -> list[dict[str, Any]]:
     """Return one row a method and constraint: means over the seeds, with the deviation of the scores.
 
-    Predicted and achieved scores are F1; a predicted one is relative to the mean of the full-size network's, where that
-    is among the rivals.
+    Scores are F1 and IU, predicted and achieved. Predictions are relative to the mean of the full-size network's scores
+    and therefore stated where that network is among the rivals.
 
     Args:
         rivals: as :func:`compare` returns them.
@@ -293,14 +298,14 @@ def compare_table(rivals: Iterable[Rival], latencies: LatencyComparison | None =
     groups: dict[tuple, list[Rival]] = {}
     for rival in rivals:
         groups.setdefault((rival.constraint, rival.method), []).append(rival)
-    full = [rival.record.scores["f1"] for (_, method), found in groups.items() for rival in found if method == _FULL]
+    full = [rival.record.scores for (_, method), found in groups.items() for rival in found if method == _FULL]
     rows = []
     for (constraint, method), found in groups.items():
         latency = latencies.latencies[_folder(method, constraint, 0)] if latencies is not None else None
         records = [rival.record for rival in found]
         size = records[0].size
         scores = {name: [record.scores[name] for record in records] for name in ("f1", "iu")}
-        expected = found[0].predicted
+        expected = found[0].predicted if full else {}
         rows.append(
             {
                 "constraint": constraint.words(constraint.limit)
@@ -308,7 +313,12 @@ def compare_table(rivals: Iterable[Rival], latencies: LatencyComparison | None =
                 else str(constraint or ""),
                 "method": method,
                 "seeds": len(found),
-                "predicted_f1": expected * float(np.mean(full)) if full and expected is not None else None,
+                **{
+                    f"predicted_{name}": expected[name] * float(np.mean([each[name] for each in full]))
+                    if name in expected
+                    else None
+                    for name in scores
+                },
                 **{name: float(np.mean(values)) for name, values in scores.items()},
                 **{f"{name}_deviation": _deviation(values) for name, values in scores.items()},
                 "learned": sum(record.has_learned for record in records),

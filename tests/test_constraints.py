@@ -20,6 +20,7 @@ from monai_ccnet.constraints import (
     MemoryBudget,
     compress,
     compress_once,
+    predicted_by,
     trade_off,
     with_fewer_filters,
 )
@@ -417,6 +418,20 @@ def test_a_tapered_plan_for_a_floor_has_the_weights_of_a_uniform_one():
     assert tapered.predicted.score >= 0.9
     assert tapered.size.weights == pytest.approx(uniform.size.weights, rel=0.1)
     assert uniform.allocation is None
+
+
+def test_another_law_predicts_the_same_network():
+    plan = compress(UNET, DiskBudget(2_000_000), **KNOWN)
+    assert predicted_by(plan, KNOWN["complexity"], KNOWN["degradation"]) == plan.predicted
+    jb = ComplexityProfile.published("lymph_node", measure="jb", omega=0.7)
+    of_iu = DegradationModel.published("unet", metric="iu")
+    worst = min(
+        of_iu.predict(jb.at(scale), 1 / multiplier**2)
+        for scale, multiplier in zip(jb.scales, plan.multipliers, strict=True)
+    )
+    assert predicted_by(plan, jb, of_iu).score == worst
+    with pytest.raises(ValueError, match="omega"):
+        predicted_by(plan, KNOWN["complexity"], of_iu)
 
 
 def test_a_tapered_plan_grows_to_the_full_size_network():

@@ -10,7 +10,14 @@ from monai_ccnet.constraints.budgets import (
     MemoryBudget,
 )
 from monai_ccnet.constraints.plan import CompressionPlan
-from monai_ccnet.constraints.solve import ALLOCATIONS, compress, compress_once, trade_off, with_fewer_filters
+from monai_ccnet.constraints.solve import (
+    ALLOCATIONS,
+    compress,
+    compress_once,
+    predicted_by,
+    trade_off,
+    with_fewer_filters,
+)
 
 __all__ = [
     "ALLOCATIONS",
@@ -24,6 +31,7 @@ __all__ = [
     "MemoryBudget",
     "compress",
     "compress_once",
+    "predicted_by",
     "trade_off",
     "with_fewer_filters",
 ]

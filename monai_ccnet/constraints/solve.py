@@ -24,7 +24,7 @@ from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.narrowing import check_input_shape, default_input_shape, widths_of, with_widths
 from monai_ccnet.networks.size import disk_bytes, kernel_weights, network_size
 
-__all__ = ["ALLOCATIONS", "compress", "compress_once", "trade_off", "with_fewer_filters"]
+__all__ = ["ALLOCATIONS", "compress", "compress_once", "predicted_by", "trade_off", "with_fewer_filters"]
 
 Channels = tuple[int, ...]
 
@@ -217,21 +217,32 @@ def with_fewer_filters(plan: CompressionPlan, count: int) -> CompressionPlan:
     Raises:
         ValueError: if the network cannot have such widths.
     """
-    stages = widths_of(plan.network_def)
     full = [round(width / share) for width, share in zip(plan.channels, plan.multipliers, strict=True)]
     channels = tuple(max(1, width - count) for width in plan.channels)
     network_def = with_widths(plan.network_def, channels)
     size = network_size(network_def, plan.size.input_shape)
     multipliers = tuple(width / base for width, base in zip(channels, full, strict=True))
-    predicted = None
-    if plan.degradation is not None and plan.complexity is not None:
-        shares = multipliers if plan.allocation == "complexity" else None
-        predicted = _least_predicted(
-            plan.degradation, plan.complexity, plan.full_size.weights / size.weights, stages.scales, shares
-        )
-    return replace(
-        plan, network_def=network_def, multipliers=multipliers, channels=channels, size=size, predicted=predicted
-    )
+    narrower = replace(plan, network_def=network_def, multipliers=multipliers, channels=channels, size=size)
+    if plan.degradation is None or plan.complexity is None:
+        return narrower
+    return replace(narrower, predicted=predicted_by(narrower, plan.complexity, plan.degradation))
+
+
+def predicted_by(plan: CompressionPlan, complexity: ComplexityProfile, degradation: DegradationModel) -> Prediction:
+    """Return what a law predicts of a plan's network; its own law, or one of another metric.
+
+    Args:
+        plan: of which only the network's widths and sizes count.
+        complexity: of the data set, by the measure that the law holds for.
+        degradation: the law.
+
+    Raises:
+        ValueError: if the profile's settings are not the model's, or a scale is missing.
+    """
+    scales = widths_of(plan.network_def).scales if plan.allocation == "complexity" else (1,)
+    _losses_per_decade(complexity, degradation, scales)
+    shares = plan.multipliers if plan.allocation == "complexity" else None
+    return _least_predicted(degradation, complexity, plan.compression, scales, shares)
 
 
 def _least_predicted(

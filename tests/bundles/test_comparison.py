@@ -50,6 +50,7 @@ def test_each_method_is_trained_and_tabulated_once(disks_2d, tmp_path, quick):
         assert row["training_seconds"] > 0
     assert by_method["uniform"]["predicted_f1"] < by_method["full size"]["f1"]
     assert by_method["full size"]["predicted_f1"] is None
+    assert 0 < by_method["uniform"]["predicted_iu"] < by_method["full size"]["iu"]
     assert all(row["latency_seconds"] > 0 for row in rows)
     with open(tmp_path / "comparison.csv", newline="") as file:
         assert [row["method"] for row in csv.DictReader(file)] == methods
