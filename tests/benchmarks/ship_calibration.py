@@ -218,9 +218,9 @@ def beyond(tried: list[DegradationPoint], fitted: list[DegradationPoint]) -> str
     further = [point for point in tried if point.compression > most]
     if not further:
         return "Nothing narrower was tried."
-    rows = []
+    rows, pairs = [], predict_left_out(further, fitted)
     for name in sorted({point.dataset for point in further}):
-        own = [(point, prediction) for point, prediction in predict_left_out(further, fitted) if point.dataset == name]
+        own = [(point, prediction) for point, prediction in pairs if point.dataset == name]
         scores, (point, prediction) = [each.score for each, _ in own], own[0]
         rows.append(
             [
