@@ -13,9 +13,9 @@ from monai.data.utils import set_rnd
 from monai.handlers import CheckpointLoader
 from monai.utils import IgniteInfo, min_version, optional_import, set_determinism
 
-from monai_ccnet.calibration.trial import evaluated_record
 from monai_ccnet.constraints import CompressionPlan, DiskBudget, InfeasibleConstraintError
-from monai_ccnet.values import atomically
+from monai_ccnet.files import atomically
+from monai_ccnet.records import evaluated_record
 
 if TYPE_CHECKING:
     import ignite.distributed as idist

@@ -1,159 +1,20 @@
-"""What every value of this package shares: it is frozen, round-trips through JSON, and is never half-written."""
+"""What every value of this package shares: it is frozen and round-trips through JSON."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
 import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from types import UnionType
-from typing import IO, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["Value", "atomically", "check_writable", "folder_atomically", "read_json", "write_json"]
+from monai_ccnet.files import read_json, write_json
+
+__all__ = ["Value"]
 
 ValueType = TypeVar("ValueType", bound="Value")
 _TYPE_KEY = "value_type"
-
-
-@contextlib.contextmanager
-def atomically(path: str | os.PathLike) -> Iterator[IO[bytes]]:
-    """Open a file beside ``path`` that takes its place when the block ends: a reader finds the old or the new, whole.
-
-    Args:
-        path: the file to write; missing parent folders are made.
-
-    Raises:
-        OSError: if the folder cannot be written to or the disk is full; ``path`` is then as it was before, as it is
-            after any other error in the block.
-    """
-    path = Path(path)
-    with _explained(path, _NOT_WRITABLE):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with _explained(path, _FULL), os.fdopen(descriptor, "wb") as file:
-            watched = _Watched(file)
-            try:
-                yield watched  # type: ignore[misc]
-            except Exception as error:
-                if watched.error is not None and watched.error is not error:
-                    raise watched.error from error  # torch.save hides the first error behind one of its own
-                raise
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(beside, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
-        with _explained(path, _NOT_WRITABLE):
-            os.replace(beside, path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
-
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR} | _FULL
-
-
-@contextlib.contextmanager
-def _explained(path: Path, numbers: set[int]) -> Iterator[None]:
-    """Say of an error of the file system which file could not be written, and what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in numbers:
-            raise
-        remedy = (
-            "free some space or raise the quota, and start again; what is done is kept"
-            if error.errno in _FULL
-            else "choose a folder that you may write to, such as another output_dir"
-        )
-        raise OSError(error.errno, f"{path} cannot be written, {error.strerror}: {remedy}.") from error
-
-
-class _Watched:
-    """A file that remembers the first error of writing to it."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, content: Any) -> int:
-        try:
-            return self._file.write(content)
-        except OSError as error:
-            self.error = self.error or error
-            raise
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-
-def check_writable(folder: str | os.PathLike) -> None:
-    """Make a folder if it is not there and write a file to it, so that no work is done whose result has no place.
-
-    Raises:
-        OSError: if it cannot be written to; the message names it.
-    """
-    folder = Path(folder)
-    with _explained(folder, _NOT_WRITABLE):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(4096))
-
-
-@contextlib.contextmanager
-def folder_atomically(folder: str | os.PathLike) -> Iterator[Path]:
-    """Give an empty folder that takes the name ``folder`` when the block ends: it is whole, or it is not there.
-
-    Args:
-        folder: the folder to fill; missing parent folders are made. If another process fills it first, that one stays.
-
-    Raises:
-        OSError: if ``folder`` is there already and not empty when the block begins, or cannot be written.
-    """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is there already and is not an empty folder: choose another one.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        yield beside
-        beside.chmod(0o755)
-        try:
-            beside.rename(folder)
-        except OSError:
-            if not (folder.is_dir() and any(folder.iterdir())):
-                raise
-            shutil.rmtree(beside, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-
-
-def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Write ``content`` as JSON, atomically; NaN and infinity, which JSON does not know, are refused."""
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    with atomically(path) as file:
-        file.write(text.encode())
-
-
-def read_json(path: str | os.PathLike) -> Any:
-    """Read a JSON file; a broken one is refused with its name."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}): delete it and let it be made again.") from error
-
-
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is no JSON number")
 
 
 @dataclass(frozen=True)

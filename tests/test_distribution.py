@@ -42,8 +42,8 @@ def test_wheel_and_sdist_hold_what_a_run_needs(distributions):
     bundle = "monai_ccnet/bundles/complexity_guided_compression"
     for name in ("configs/compress.yaml", "configs/overlay/compress.yaml", "configs/metadata.json", "docs/README.md"):
         assert f"{bundle}/{name}" in names
-    assert {"monai_ccnet/py.typed", "monai_ccnet/calibrated/plain_unet/f1.json"} <= names
-    assert any("calibrated/plain_unet/records/" in name for name in names)
+    assert {"monai_ccnet/py.typed", "monai_ccnet/degradation/calibrated/plain_unet/f1.json"} <= names
+    assert any("degradation/calibrated/plain_unet/records/" in name for name in names)
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "monai_ccnet").rglob("*.py")}
     assert modules <= names
     assert not [name for name in names if name.startswith("tests/")]

@@ -7,7 +7,6 @@ import pytest
 from matplotlib.image import imread
 from PIL import Image
 
-from monai_ccnet.calibration import SegmentedImage
 from monai_ccnet.complexity import ComplexityProfile, measure_dataset, rank_measures
 from monai_ccnet.complexity.label import label_at_scale
 from monai_ccnet.complexity.scales import at_scale
@@ -25,6 +24,7 @@ from monai_ccnet.figures import (
     overlay,
     save_figure,
 )
+from monai_ccnet.training import SegmentedImage
 
 UNET = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [8, 16, 32]}
 KNOWN = {

@@ -8,11 +8,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monai_ccnet.calibration import TrialRecord, load_records
 from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.constraints import AccuracyFloor, DiskBudget, compress
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.networks import network_size
+from monai_ccnet.records import TrialRecord
+from monai_ccnet.training import load_records
 
 UNET = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [4, 8]}
 PROFILE = ComplexityProfile.published("lymph_node")

@@ -9,7 +9,7 @@ import pytest
 from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.constraints import CompressionPlan, DiskBudget, compress
 from monai_ccnet.degradation import DegradationModel
-from monai_ccnet.values import atomically, write_json
+from monai_ccnet.files import atomically, write_json
 
 UNET = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [8, 16, 32]}
 

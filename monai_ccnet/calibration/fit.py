@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from monai_ccnet.calibration.sweep import MULTIPLIERS, load_records
-from monai_ccnet.calibration.trial import TrialRecord
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.degradation import CALIBRATED, DegradationModel, DegradationPoint, Prediction
+from monai_ccnet.records import TrialRecord
+from monai_ccnet.training.sweeps import MULTIPLIERS, load_records
 
 __all__ = ["OMEGAS", "calibrate", "degradation_points", "network_family", "predict_left_out", "profiles_for", "refit"]
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
-import csv
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +16,7 @@ from tqdm.auto import tqdm
 from monai_ccnet.complexity.measures import SCALES, complexity_at_scales, measure_settings, needs
 from monai_ccnet.complexity.pictures import as_array
 from monai_ccnet.complexity.profile import ComplexityProfile
-from monai_ccnet.values import atomically
+from monai_ccnet.files import csv_rows
 
 __all__ = ["measure_dataset"]
 
@@ -100,7 +98,10 @@ def measure_dataset(
     )
     count, mean, squares = 0, np.zeros(len(scales)), np.zeros(len(scales))
     unreadable: list[str] = []
-    with contextlib.closing(results), _table(table, scales) as write_row:
+    with (
+        contextlib.closing(results),
+        csv_rows(table, ["item", "file", *(f"1/{scale}" for scale in scales)]) as write_row,
+    ):
         for measured in bar:
             described = f"item {measured.number} ({measured.what})"
             if measured.error is not None:
@@ -133,18 +134,6 @@ def measure_dataset(
     if saved is not None:
         profile.save(saved)
     return profile
-
-
-@contextlib.contextmanager
-def _table(path: str | os.PathLike | None, scales: Sequence[int]) -> Iterator[Callable[[Sequence[Any]], Any]]:
-    """Open a CSV file with a column a scale and give what writes a row to it; without a path, rows go nowhere."""
-    if path is None:
-        yield lambda row: None
-        return
-    with atomically(path) as file:
-        writer = csv.writer(codecs.getwriter("utf-8")(file))
-        writer.writerow(["item", "file", *(f"1/{scale}" for scale in scales)])
-        yield writer.writerow
 
 
 def _is_known(count: int, mean: np.ndarray, squares: np.ndarray, tolerance: float) -> bool:

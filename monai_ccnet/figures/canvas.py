@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai.utils.module import optional_import
 
-from monai_ccnet.values import atomically
+from monai_ccnet.files import atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

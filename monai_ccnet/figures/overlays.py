@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from monai_ccnet.calibration import SegmentedImage
 from monai_ccnet.complexity.pictures import as_array, to_pictures
 from monai_ccnet.figures.canvas import PAGE_WIDTH, Figure, without_ticks
+from monai_ccnet.training import SegmentedImage
 
 __all__ = ["draw_overlays", "overlay"]
 

@@ -38,7 +38,7 @@ class CUMedVision(nn.Module):
         norm: normalisation, in MONAI's terms; ``None`` for none.
         dropout: dropout ratio after each convolution of the stages, or MONAI's terms for it.
         deep_supervision: return the branches' outputs too in training, for
-            :class:`~monai_ccnet.losses.DeepSupervision`. Neither the weights nor the logits depend on it.
+            :class:`~monai_ccnet.training.losses.DeepSupervision`. Neither the weights nor the logits depend on it.
 
     Each spatial axis of the input must divide by ``2 ** (len(channels) - 1)``.
 

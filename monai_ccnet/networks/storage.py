@@ -11,7 +11,7 @@ import torch
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.serialization import skip_data
 
-from monai_ccnet.values import atomically
+from monai_ccnet.files import atomically
 
 __all__ = [
     "STORAGE_TYPES",

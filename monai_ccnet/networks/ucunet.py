@@ -35,7 +35,7 @@ class UCUNet(PlainUNet):
         norm: normalisation, in MONAI's terms; ``None`` for none.
         dropout: dropout ratio after each convolution of the stages, or MONAI's terms for it.
         deep_supervision: return the output of each scale too in training, for
-            :class:`~monai_ccnet.losses.DeepSupervision`. Neither the weights nor the logits depend on it.
+            :class:`~monai_ccnet.training.losses.DeepSupervision`. Neither the weights nor the logits depend on it.
 
     Each spatial axis of the input must divide by ``2 ** (len(channels) - 1)``.
 

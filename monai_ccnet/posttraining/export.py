@@ -13,7 +13,8 @@ import torch
 from monai.utils import optional_import
 
 from monai_ccnet.constraints import DiskBudget, InfeasibleConstraintError
-from monai_ccnet.values import Value, atomically
+from monai_ccnet.files import atomically
+from monai_ccnet.values import Value
 
 onnxruntime, _has_onnxruntime = optional_import("onnxruntime")
 _, _has_onnxscript = optional_import("onnxscript")

@@ -20,8 +20,8 @@ import torch
 from monai.utils import optional_import
 from torch.nn.utils import parametrize
 
+from monai_ccnet.files import atomically
 from monai_ccnet.networks.storage import dequantized, kernel_axes, quantized
-from monai_ccnet.values import atomically
 
 onnx, _ = optional_import("onnx")
 onnx_quantization, _ = optional_import("onnxruntime.quantization")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -14,12 +12,13 @@ import torch
 from torch.nn.modules.conv import _ConvNd
 
 from monai_ccnet.constraints.plan import CompressionPlan
+from monai_ccnet.files import csv_rows
 from monai_ccnet.networks.building import build_network
 from monai_ccnet.networks.narrowing import with_widths
 from monai_ccnet.networks.size import kernel_weights
 from monai_ccnet.posttraining.channels import follow_channels
 from monai_ccnet.posttraining.pruning import prune_share
-from monai_ccnet.values import Value, atomically
+from monai_ccnet.values import Value
 
 __all__ = ["SensitivityRow", "layer_sensitivity", "planned_weights", "save_sensitivity"]
 
@@ -121,12 +120,9 @@ def planned_weights(plan: CompressionPlan) -> dict[str, tuple[int, int]]:
 
 def save_sensitivity(path: str | os.PathLike, rows: Sequence[SensitivityRow]) -> None:
     """Write rows as CSV, atomically: the attributes of :class:`SensitivityRow` and the loss."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*(field.name for field in fields(SensitivityRow)), "loss"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) | {"loss": row.loss} for row in rows)
-    with atomically(path) as file:
-        file.write(text.getvalue().encode())
+    with csv_rows(path, [*(field.name for field in fields(SensitivityRow)), "loss"]) as write_row:
+        for row in rows:
+            write_row([*astuple(row), row.loss])
 
 
 def _kernels(network_def: Mapping[str, Any]) -> dict[str, int]:

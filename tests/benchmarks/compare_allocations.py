@@ -19,10 +19,11 @@ from joblib import Parallel, delayed
 from summarise_comparisons import markdown
 
 from monai_ccnet import bundle_root
-from monai_ccnet.calibration import TrialRecord, full_network_def, run_trial
-from monai_ccnet.comparison import save_table
 from monai_ccnet.constraints import Budget, ComputeBudget, DiskBudget
+from monai_ccnet.files import write_table
 from monai_ccnet.networks import widths_of, with_widths
+from monai_ccnet.records import TrialRecord
+from monai_ccnet.training import full_network_def, run_trial
 
 RECIPE = {"precision": "bfloat16", "val_interval": 1000}
 BYTES, MACS = DiskBudget(124_000), ComputeBudget(24_000_000, (1, 1, 96, 96))
@@ -135,7 +136,7 @@ def main(run: Callable[[Path, list[Path]], list[dict]], part: str, column: str) 
     else:
         output = Path(sys.argv[1])
         rows = run(output, [Path(folder).resolve() for folder in sys.argv[2:]])
-        save_table(output / f"{Path(sys.argv[0]).stem}.csv", rows)
+        write_table(output / f"{Path(sys.argv[0]).stem}.csv", rows)
     print(report(rows, part, column))
 
 

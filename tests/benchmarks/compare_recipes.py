@@ -13,8 +13,8 @@ from typing import NamedTuple
 from compare_allocations import main, row_of, train
 from joblib import Parallel, delayed
 
-from monai_ccnet.calibration import load_records
 from monai_ccnet.degradation import CALIBRATED
+from monai_ccnet.training import load_records
 
 LEAKY = {"act": ["LEAKYRELU", {"negative_slope": 0.1}]}  # as in MONAI's BasicUNet
 LONGER = {"recipe": {"max_epochs": 32}}

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from monai_ccnet import bundle_root
-from monai_ccnet.calibration import TrialRecord
-from monai_ccnet.calibration.trial import evaluate_network
 from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.constraints import DiskBudget, compress
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.figures import draw_sensitivity, save_figure
 from monai_ccnet.networks import build_network, load_weights
 from monai_ccnet.posttraining import layer_sensitivity, save_sensitivity
+from monai_ccnet.records import TrialRecord
+from monai_ccnet.training.trial import evaluate_network
 
 
 def main() -> None:

@@ -16,20 +16,14 @@ from monai.data import load_decathlon_datalist
 from summarise_comparisons import markdown
 
 from monai_ccnet import bundle_root
-from monai_ccnet.calibration import (
-    MULTIPLIERS,
-    TrialRecord,
-    degradation_points,
-    load_records,
-    predict_left_out,
-    profiles_for,
-    refit,
-)
+from monai_ccnet.calibration import degradation_points, predict_left_out, profiles_for, refit
 from monai_ccnet.calibration.fit import network_family
 from monai_ccnet.complexity import MEASURES, ComplexityProfile, measure_dataset, rank_measures
 from monai_ccnet.degradation import CALIBRATED, DegradationModel, DegradationPoint
 from monai_ccnet.figures import draw_degradation, draw_measures, save_figure
-from monai_ccnet.values import read_json
+from monai_ccnet.files import read_json
+from monai_ccnet.records import TrialRecord
+from monai_ccnet.training import MULTIPLIERS, load_records
 
 FAMILIES = {
     ("PlainUNet", 2): "plain_unet",

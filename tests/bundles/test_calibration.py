@@ -17,8 +17,8 @@ from monai.bundle import ConfigWorkflow
 from PIL import Image
 
 import monai_ccnet
-from monai_ccnet.calibration import load_records, plan_trials, run_sweep, run_trial
 from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.training import load_records, plan_trials, run_sweep, run_trial
 
 ROOT = monai_ccnet.bundle_root()
 QUICK = {
@@ -83,7 +83,7 @@ def test_a_sweep_records_each_trial_once_and_a_failure_stops_no_other(disks_2d, 
 
 SWEEP = """
 import sys
-from monai_ccnet.calibration import run_sweep, plan_trials
+from monai_ccnet.training import run_sweep, plan_trials
 import monai_ccnet
 run_sweep(plan_trials(monai_ccnet.bundle_root(), sys.argv[2], [sys.argv[1]], multipliers=(0.5, 1.0), **{quick}))
 """

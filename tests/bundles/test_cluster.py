@@ -8,7 +8,7 @@ import time
 import pytest
 
 import monai_ccnet
-from monai_ccnet.calibration import plan_trials, run_sweep
+from monai_ccnet.training import plan_trials, run_sweep
 
 distributed = pytest.importorskip("distributed")
 

@@ -8,10 +8,11 @@ from matplotlib.image import imread
 from monai.bundle import ConfigWorkflow
 
 import monai_ccnet
-from monai_ccnet.comparison import METHODS, compare, compare_table, save_table
+from monai_ccnet.comparison import METHODS, compare, compare_table
 from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.constraints import DiskBudget
 from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.files import write_table
 
 BUDGET = 60_000
 
@@ -90,8 +91,8 @@ def test_unknown_methods_and_tables_are_refused(tmp_path):
     with pytest.raises(ValueError, match="choose from full size, half width"):
         compare("", tmp_path, {"_target_": "PlainUNet"}, [DiskBudget(1)], **known, methods=["magic"])
     with pytest.raises(ValueError, match=r"give \.csv, \.json or \.md"):
-        save_table(tmp_path / "table.txt", [{"a": 1}])
+        write_table(tmp_path / "table.txt", [{"a": 1}])
     with pytest.raises(ValueError, match="0 rows"):
-        save_table(tmp_path / "table.csv", [])
+        write_table(tmp_path / "table.csv", [])
     assert compare_table([]) == []
     assert "uniform" in METHODS

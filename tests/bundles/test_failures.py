@@ -15,7 +15,7 @@ from monai.bundle import ConfigWorkflow, run
 from PIL import Image
 
 import monai_ccnet
-from monai_ccnet.failures import root_cause
+from monai_ccnet.configs import root_cause
 
 CONFIG = str(monai_ccnet.bundle_root() / "configs" / "compress.yaml")
 TINY = {"max_epochs": 2, "epoch_length": 2, "batch_size": 2, "learning_rate": 0.01, "channels": [8, 12, 16]}
@@ -101,7 +101,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_is_done(disks_
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("monai_ccnet.values.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("monai_ccnet.files.tempfile.TemporaryFile", refuse)
     with pytest.raises(PermissionError, match=r"output cannot be written, Permission denied: choose a folder"):
         raise compress(disks_2d, tmp_path / "output")
 

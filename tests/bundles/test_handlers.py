@@ -5,10 +5,10 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from monai_ccnet.calibration import TrialRecord
 from monai_ccnet.constraints import DiskBudget, InfeasibleConstraintError, compress
 from monai_ccnet.handlers import CheckBudget, EpochLosses, LogPlan, RecordTrial, plan_metrics
 from monai_ccnet.networks import build_network, save_weights
+from monai_ccnet.records import TrialRecord
 
 UNET = {
     "_target_": "monai_ccnet.networks.PlainUNet",

@@ -8,7 +8,7 @@ from PIL import Image
 
 import monai_ccnet
 from monai_ccnet.constraints import CompressionPlan
-from monai_ccnet.datasets import isic_2017
+from monai_ccnet.data.public import isic_2017
 
 
 def test_colour_images_are_compressed_for_from_the_folder_as_distributed(tmp_path, quick):

@@ -8,10 +8,10 @@ from monai.bundle import ConfigWorkflow
 from monai.handlers import TensorBoardStatsHandler
 
 import monai_ccnet
-from monai_ccnet.calibration import TrialRecord
+from monai_ccnet.configs import root_cause
 from monai_ccnet.constraints import CompressionPlan, DiskBudget, compress
-from monai_ccnet.failures import root_cause
 from monai_ccnet.handlers import LogPlan
+from monai_ccnet.records import TrialRecord
 
 UNET = {
     "_target_": "monai_ccnet.networks.PlainUNet",

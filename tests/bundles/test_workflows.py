@@ -16,10 +16,11 @@ from monai.bundle import ConfigWorkflow, ckpt_export, verify_metadata, verify_ne
 from PIL import Image
 
 import monai_ccnet
-from monai_ccnet.calibration import TrialRecord, segment_examples
 from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.constraints import CompressionPlan
 from monai_ccnet.networks import build_network
+from monai_ccnet.records import TrialRecord
+from monai_ccnet.training import segment_examples
 
 ROOT = monai_ccnet.bundle_root()
 CONFIGS = ROOT / "configs"

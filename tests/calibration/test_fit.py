@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from monai_ccnet.calibration import OMEGAS, calibrate, degradation_points, load_records, profiles_for, refit
+from monai_ccnet.calibration import OMEGAS, calibrate, degradation_points, profiles_for, refit
 from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.degradation import CALIBRATED, DegradationModel
+from monai_ccnet.training import load_records
 
 SHIPPED = sorted(path.parent.name + "/" + path.stem for path in CALIBRATED.glob("*/*.json"))
 LOSSES = {"calm": 0.01, "plain": 0.03, "busy": 0.06, "dense": 0.07}  # relative, a decade of weights

@@ -8,8 +8,8 @@ from ignite.engine import Engine, Events
 from monai.handlers import CheckpointLoader, CheckpointSaver
 from monai.losses import DiceCELoss
 
-from monai_ccnet.losses import DeepSupervision
 from monai_ccnet.networks import CUMedVision, PlainUNet, UCUNet
+from monai_ccnet.training.losses import DeepSupervision
 
 CROSS_ENTROPY = {"softmax": True, "to_onehot_y": True, "lambda_dice": 0.0}
 

@@ -10,7 +10,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from PIL import Image, UnidentifiedImageError
 
-from monai_ccnet.values import folder_atomically, read_json, write_json
+from monai_ccnet.files import folder_atomically, read_json, write_json
 
 __all__ = ["chase_db1", "drive", "isic_2017"]
 

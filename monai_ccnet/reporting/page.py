@@ -10,11 +10,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from monai_ccnet.calibration.trial import TrialRecord
 from monai_ccnet.constraints import AccuracyFloor, CompressionPlan
+from monai_ccnet.files import atomically
 from monai_ccnet.networks import widths_of
-from monai_ccnet.report import report, report_words
-from monai_ccnet.values import atomically
+from monai_ccnet.records import METRICS, TrialRecord
+from monai_ccnet.reporting.report import report, report_words
 
 __all__ = ["PICTURES", "html_report", "save_html_report"]
 
@@ -39,7 +39,7 @@ def save_html_report(
         path: of the page; its folder is where pictures are looked for.
         plan: what was planned.
         record: what was trained.
-        full_size_score: as in :func:`~monai_ccnet.report.report`.
+        full_size_score: as in :func:`~monai_ccnet.reporting.report.report`.
     """
     files = {name: Path(path).parent / f"{name}.png" for name in PICTURES}
     pictures = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
@@ -59,7 +59,7 @@ def html_report(
     Args:
         plan: what was planned.
         record: what was trained.
-        full_size_score: as in :func:`~monai_ccnet.report.report`.
+        full_size_score: as in :func:`~monai_ccnet.reporting.report.report`.
         pictures: PNG files by their names in :data:`PICTURES`; those that are not there are not shown.
 
     Raises:
@@ -123,7 +123,7 @@ def _scores(content: dict[str, Any]) -> list[Sequence[str]]:
                 _UNKNOWN if reached is None else f"{reached:.1%}",
             )
         )
-    for name in ("f1", "iu", "jaccard", "sensitivity", "specificity", "accuracy", "auc"):
+    for name in METRICS:
         if name in achieved:
             expected = predicted["score"] if predicted is not None and name == metric else None
             rows.append((name, "" if expected is None else f"{expected:.4f}", "", f"{achieved[name]:.4f}"))

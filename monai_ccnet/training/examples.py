@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from monai.bundle.workflows import ConfigWorkflow
 
-from monai_ccnet.calibration.sweep import Trial
-from monai_ccnet.calibration.trial import TrialRecord
-from monai_ccnet.values import read_json
+from monai_ccnet.files import read_json
+from monai_ccnet.records import TrialRecord
+from monai_ccnet.training.sweeps import Trial
 
 __all__ = ["SegmentedImage", "segment_examples", "segment_sweep"]
 

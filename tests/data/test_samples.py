@@ -7,8 +7,8 @@ import pytest
 from monai.data import load_decathlon_datalist
 from PIL import Image
 
-from monai_ccnet import samples
-from monai_ccnet.samples import mni152_grey_matter
+from monai_ccnet.data import samples
+from monai_ccnet.data.samples import mni152_grey_matter
 
 
 def test_the_sample_is_written_once_as_a_decathlon_folder(tmp_path):

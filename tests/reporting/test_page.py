@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_ccnet.calibration import TrialRecord
 from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.constraints import AccuracyFloor, DiskBudget, InfeasibleConstraintError, MemoryBudget, compress
 from monai_ccnet.degradation import DegradationModel
-from monai_ccnet.html_report import PICTURES, html_report, save_html_report
+from monai_ccnet.records import TrialRecord
+from monai_ccnet.reporting.page import PICTURES, html_report, save_html_report
 
 UNET = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [8, 16, 32]}
 SEGRESNET = {"_target_": "monai.networks.nets.SegResNet", "spatial_dims": 2, "init_filters": 16}
@@ -175,7 +175,7 @@ def test_a_file_above_the_budget_has_no_page(tmp_path):
 
 
 def test_the_page_needs_no_matplotlib():
-    code = "import sys; sys.modules['matplotlib'] = None; import monai_ccnet.html_report, monai_ccnet.figures"
+    code = "import sys; sys.modules['matplotlib'] = None; import monai_ccnet.reporting.page, monai_ccnet.figures"
     code += "; print(monai_ccnet.figures.has_matplotlib)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == "False"

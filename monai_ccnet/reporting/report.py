@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
 import os
 from collections.abc import Sequence
 from typing import Any
 
-from monai_ccnet.calibration.trial import TrialRecord
 from monai_ccnet.constraints import CompressionPlan, DiskBudget, InfeasibleConstraintError
-from monai_ccnet.values import atomically, write_json
+from monai_ccnet.files import csv_rows, write_json
+from monai_ccnet.records import METRICS, TrialRecord
 
 __all__ = ["report", "report_words", "save_report", "save_trade_off"]
 
@@ -79,7 +77,7 @@ def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | 
 def report_words(content: dict[str, Any]) -> str:
     """Return a report in plain words."""
     achieved, sizes, metric = content["achieved"], content["sizes"], content["metric"].upper()
-    scores = ", ".join(f"{name} {achieved[name]:.4f}" for name in content["achieved"] if name in _WORDS)
+    scores = ", ".join(f"{name} {achieved[name]:.4f}" for name in METRICS if name in achieved)
     lines = [
         f"Achieved on the test images of {content['dataset']}: {scores}.",
         f"Written: {sizes['file_bytes']:,} bytes, {sizes['compression']:.1f}x fewer weights than the full-size "
@@ -99,9 +97,6 @@ def report_words(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-_WORDS = ("f1", "iu", "auc", "accuracy", "specificity", "sensitivity", "jaccard")
-
-
 def save_report(
     path: str | os.PathLike, plan: CompressionPlan, record: TrialRecord, full_size_score: float | None = None
 ) -> str:
@@ -114,11 +109,9 @@ def save_report(
 def save_trade_off(path: str | os.PathLike, plans: Sequence[CompressionPlan]) -> None:
     """Write plans as a table (CSV), one row a plan: widths, sizes, predicted score and its interval; atomically."""
     names = ("weights", "parameters", "file_bytes", "macs", "activation_bytes")
-    with atomically(path) as file:
-        writer = csv.writer(codecs.getwriter("utf-8")(file))
-        writer.writerow(["channels", "compression", *names, "predicted", "low", "high"])
+    with csv_rows(path, ["channels", "compression", *names, "predicted", "low", "high"]) as write_row:
         for plan in plans:
             predicted = plan.predicted
             interval = ("", "", "") if predicted is None else (predicted.score, predicted.low, predicted.high)
             sizes = [getattr(plan.size, name) for name in names]
-            writer.writerow(["-".join(map(str, plan.channels)), plan.compression, *sizes, *interval])
+            write_row(["-".join(map(str, plan.channels)), plan.compression, *sizes, *interval])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from monai_ccnet.calibration.segment import _from_worst_to_best
+from monai_ccnet.training.examples import _from_worst_to_best
 
 
 @pytest.mark.parametrize(

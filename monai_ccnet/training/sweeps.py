@@ -17,11 +17,11 @@ from joblib import Parallel, delayed, parallel_config
 from monai.bundle.config_parser import ConfigParser
 from tqdm.auto import tqdm
 
-from monai_ccnet.calibration.trial import TrialRecord, full_network_def, run_trial
-from monai_ccnet.failures import root_cause
+from monai_ccnet.configs import root_cause
+from monai_ccnet.files import read_json
 from monai_ccnet.networks.narrowing import default_input_shape, narrow
 from monai_ccnet.networks.size import network_size
-from monai_ccnet.values import read_json
+from monai_ccnet.training.trial import TrialRecord, full_network_def, run_trial
 
 __all__ = ["FAST_MULTIPLIERS", "MULTIPLIERS", "Trial", "load_records", "plan_trials", "run_sweep"]
 

@@ -8,7 +8,7 @@ from monai.data import load_decathlon_datalist
 from monai.transforms import LoadImage
 from PIL import Image
 
-from monai_ccnet.datasets import chase_db1, drive, isic_2017
+from monai_ccnet.data.public import chase_db1, drive, isic_2017
 
 
 def write(path, size, rng, mode="RGB"):

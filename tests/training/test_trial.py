@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from monai_ccnet.calibration.trial import _PER_IMAGE, _class_mean, _constant_score, _ratio
+from monai_ccnet.records import _PER_IMAGE, _class_mean, _constant_score, _ratio
 
 
 def counts_of(truth, predicted):

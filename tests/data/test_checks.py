@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_ccnet.datalist import _check_files, check_datalist
+from monai_ccnet.data.checks import _check_files, check_datalist
 
 LABELS = {"0": "background", "1": "disk"}
 

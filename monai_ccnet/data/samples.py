@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from monai.utils.module import optional_import
 
-from monai_ccnet.values import folder_atomically, write_json
+from monai_ccnet.files import folder_atomically, write_json
 
 __all__ = ["mni152_grey_matter"]
 

@@ -12,103 +12,27 @@ cliff that a line cannot follow; a curvature ``c > 0``, shared by all data sets,
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
+from monai_ccnet.degradation.fitting import fit_groups, grouped, posterior_loss
+from monai_ccnet.degradation.law import DegradationPoint, Prediction, log_compression
+from monai_ccnet.degradation.published import (
+    FAMILIES,
+    PUBLISHED,
+    PUBLISHED_OMEGA,
+    PUBLISHED_RESIDUAL,
+)
 from monai_ccnet.values import Value
 
-__all__ = [
-    "CALIBRATED",
-    "DegradationModel",
-    "DegradationPoint",
-    "Prediction",
-    "inverse_log_compression",
-    "log_compression",
-]
+__all__ = ["CALIBRATED", "DegradationModel"]
 
-CALIBRATED = Path(__file__).parent / "calibrated"  # <network>/<metric>.json, with records and profiles beside them
-
-_LN_10 = math.log(10)
-_CURVATURES = (-2.0, 3.0)  # where a curvature is looked for
-
-# Table 3: slope (lambda) and intercept (delta).
-_PUBLISHED = {
-    ("unet", "f1"): (0.437, 0.01030),
-    ("cumedvision", "f1"): (0.538, 0.00427),
-    ("ucunet", "f1"): (0.241, 0.00956),
-    ("unet", "iu"): (0.349, 0.000072),
-    ("cumedvision", "iu"): (0.366, 0.000096),
-    ("ucunet", "iu"): (0.151, 0.007080),
-}
-_PUBLISHED_OMEGA = {"unet": 0.7, "cumedvision": 0.775, "ucunet": 0.95}
-# The names under which a class of network was calibrated here and published in the paper.
-_FAMILIES = {
-    "PlainUNet": ("plain_unet", "unet"),
-    "CUMedVision": ("cumedvision", "cumedvision"),
-    "UCUNet": ("ucunet", "ucunet"),
-}
-# Root mean square of the relative scores of Tables 4 and 5 (CHASE_DB1, DRIVE, melanoma) about the published law.
-_PUBLISHED_RESIDUAL = {("unet", "f1"): 0.0617}
-
-
-class DegradationPoint(NamedTuple):
-    """One trained network: the data set, its complexity, how much the network was compressed, what score it kept.
-
-    ``compression`` is full weights / weights, at least 1; ``score`` is relative to the full network's. A network that
-    ``has_learned`` nothing says nothing of degradation: it is counted and not fitted.
-    """
-
-    dataset: str
-    complexity: float
-    compression: float
-    score: float
-    has_learned: bool = True
-
-
-@dataclass(frozen=True)
-class Prediction(Value):
-    """A predicted score relative to the full-size network's, and where it lies with probability ``level``.
-
-    ``low`` and ``high`` are ``None`` where the model's uncertainty is not known.
-    """
-
-    score: float
-    low: float | None
-    high: float | None
-    level: float
-
-
-def log_compression(compression: float, curvature: float = 0.0) -> float:
-    """Return h_c(x), the decades of weights that a compression takes away, bent by the curvature.
-
-    >>> log_compression(100.0)
-    2.0
-    """
-    if not compression >= 1:
-        raise ValueError(f"compression is full weights / weights and at least 1, got {compression}.")
-    decades = math.log10(compression)
-    return decades if curvature == 0 else math.expm1(curvature * _LN_10 * decades) / (curvature * _LN_10)
-
-
-def inverse_log_compression(value: float, curvature: float = 0.0) -> float:
-    """Return the compression x at which h_c(x) is ``value``; infinite where a negative curvature never reaches it.
-
-    >>> inverse_log_compression(2.0)
-    100.0
-    """
-    if curvature == 0:
-        return 10.0**value if value < 308 else math.inf
-    gained = curvature * _LN_10 * value
-    if gained <= -1:
-        return math.inf
-    exponent = math.log1p(gained) / curvature
-    return math.exp(exponent) if exponent < 709 else math.inf
+CALIBRATED = Path(__file__).parent / "calibrated"  # <network>/<metric>.json
 
 
 @dataclass(frozen=True)
@@ -188,12 +112,12 @@ class DegradationModel(Value):
         >>> model.slope, model.intercept
         (0.437, 0.0103)
         """
-        if (network, metric) not in _PUBLISHED:
-            raise ValueError(f"nothing is published for {(network, metric)}; known are {sorted(_PUBLISHED)}.")
-        slope, intercept = _PUBLISHED[network, metric]
+        if (network, metric) not in PUBLISHED:
+            raise ValueError(f"nothing is published for {(network, metric)}; known are {sorted(PUBLISHED)}.")
+        slope, intercept = PUBLISHED[network, metric]
         settings: dict[str, Any] = {"measure": "jpeg", "quality": 25, "source": "Mishra, Chen, Hu: Table 1"}
         if metric == "iu":
-            settings |= {"measure": "jb", "omega": _PUBLISHED_OMEGA[network]}
+            settings |= {"measure": "jb", "omega": PUBLISHED_OMEGA[network]}
         return cls(
             slope,
             intercept,
@@ -201,7 +125,7 @@ class DegradationModel(Value):
             network,
             settings,
             source="Mishra, Chen, Hu: Table 3",
-            residual_deviation=_PUBLISHED_RESIDUAL.get((network, metric)),
+            residual_deviation=PUBLISHED_RESIDUAL.get((network, metric)),
             datasets=5,
             points=30,
             max_compression=256.0,
@@ -241,10 +165,10 @@ class DegradationModel(Value):
         0.241
         """
         target = str(network_def["_target_"]).rsplit(".", 1)[-1]
-        calibrated, published = _FAMILIES.get(target, _FAMILIES["PlainUNet"])
+        names = FAMILIES.get(target, FAMILIES["PlainUNet"])
         if law == "calibrated":
-            return cls.calibrated(calibrated, metric)
-        return cls.published(published, metric) if law == "paper" else cls.load(law)
+            return cls.calibrated(names.calibrated, metric)
+        return cls.published(names.published, metric) if law == "paper" else cls.load(law)
 
     @classmethod
     def fit(
@@ -275,14 +199,14 @@ class DegradationModel(Value):
             ValueError: if fewer than two complexities were given, or a data set has no narrowed network that learned.
         """
         points = list(points)
-        fit = _fit(_grouped(points), curvature)
+        fit = fit_groups(grouped(points), curvature)
         left_out_errors = {}
         if len(fit.names) > 2:
             for name in fit.names:
                 kept = [point for point in points if point.dataset != name]
                 if len({point.complexity for point in kept}) < 2:
                     continue
-                others = _fit(_grouped(kept), curvature)
+                others = fit_groups(grouped(kept), curvature)
                 law = cls(others.slope, others.intercept, curvature=others.curvature)
                 left_out_errors[name] = law.error_on(point for point in points if point.dataset == name)
         return cls(
@@ -326,24 +250,12 @@ class DegradationModel(Value):
         if self.residual_deviation is None or self.between_deviation is None:
             raise ValueError("this model does not know how data sets and networks scatter: fit one on records first.")
         complexity = points[0].complexity
-        prior_mean, prior_variance = self.loss_per_decade(complexity), self._slope_variance(complexity)
-        deviation = math.sqrt(prior_variance)
-        h = np.array([log_compression(point.compression, self.curvature) for point in points])
-        scores = np.array([point.score for point in points])
-        # The posterior on a grid: for each loss per decade the full-size score that fits best, and how well it fits.
-        losses = prior_mean + deviation * np.linspace(-8, 8, 4001)
-        kept = 1 - losses[:, None] * h
-        full = np.maximum((kept @ scores) / np.maximum((kept**2).sum(axis=1), 1e-12), 1e-12)
-        noise = max(self.residual_deviation, 1e-6) * full
-        squares = ((scores - full[:, None] * kept) ** 2).sum(axis=1)
-        log_posterior = -squares / (2 * noise**2) - (losses - prior_mean) ** 2 / (2 * prior_variance)
-        log_posterior[(kept <= 0).any(axis=1)] = -np.inf
-        if not np.isfinite(log_posterior).any():
-            raise ValueError(f"no loss per decade explains the scores {scores.tolist()} of {points[0].dataset!r}.")
-        posterior = np.exp(log_posterior - log_posterior.max())
-        posterior /= posterior.sum()
-        mean = float(posterior @ losses)
-        variance = float(posterior @ (losses - mean) ** 2)
+        mean, variance = posterior_loss(
+            [(log_compression(point.compression, self.curvature), point.score) for point in points],
+            prior_mean=self.loss_per_decade(complexity),
+            prior_variance=self._slope_variance(complexity),
+            deviation=max(self.residual_deviation, 1e-6),
+        )
         return replace(
             self,
             intercept=mean - self.slope * complexity,
@@ -506,107 +418,3 @@ class DegradationModel(Value):
         if self.not_learned:
             words += f"; {self.not_learned} networks did not learn and are not counted in"
         return words
-
-
-class _Fit(NamedTuple):
-    """What least squares yields in one go."""
-
-    names: list[str]
-    slopes: np.ndarray
-    slope: float
-    intercept: float
-    curvature: float
-    curvature_error: float | None
-    covariance: tuple[tuple[float, float], tuple[float, float]]
-    between_deviation: float | None
-    residual_deviation: float
-    r_squared: float | None
-    points: int
-
-
-_Groups = dict[tuple[str, float], list[tuple[float, float]]]
-
-
-def _grouped(points: Iterable[DegradationPoint]) -> _Groups:
-    """Return the compression and the loss of each narrowed network that learned, by data set and complexity."""
-    groups: _Groups = defaultdict(list)
-    for point in points:
-        numbers = (point.complexity, point.compression, point.score)
-        if not all(map(math.isfinite, numbers)):
-            raise ValueError(f"points must be finite, got {(point.dataset, *numbers)}.")
-        pairs = groups[point.dataset, point.complexity]
-        if point.compression > 1 and point.has_learned:
-            pairs.append((point.compression, 1 - point.score))
-    if len({complexity for _, complexity in groups}) < 2:
-        raise ValueError(
-            f"a fit needs data sets of at least two complexities, got {sorted(groups)}: train on another data set."
-        )
-    if bare := sorted(key for key, pairs in groups.items() if not pairs):
-        raise ValueError(f"no narrowed network (compression above 1) that learned among the points of {bare}.")
-    return groups
-
-
-def _fit(groups: Mapping[tuple[str, float], list[tuple[float, float]]], curvature: float | None) -> _Fit:
-    """Fit each data set's slope, a shared curvature if it is not given, and the line of the slopes."""
-    complexities = np.array([complexity for _, complexity in groups])
-    compressions = [np.array([compression for compression, _ in pairs]) for pairs in groups.values()]
-    losses = [np.array([loss for _, loss in pairs]) for pairs in groups.values()]
-
-    def decades_at(c: float) -> list[np.ndarray]:
-        return [np.array([log_compression(x, c) for x in column]) for column in compressions]
-
-    def slopes_at(decades: list[np.ndarray]) -> np.ndarray:
-        return np.array([h @ loss / (h @ h) for h, loss in zip(decades, losses, strict=True)])
-
-    def residuals_at(c: float) -> np.ndarray:
-        decades = decades_at(c)
-        parts = zip(decades, losses, slopes_at(decades), strict=True)
-        return np.concatenate([loss - s * h for h, loss, s in parts])
-
-    is_fitted = curvature is None
-    if is_fitted:
-        found = optimize.minimize_scalar(
-            lambda c: float(residuals_at(c) @ residuals_at(c)), bounds=_CURVATURES, method="bounded"
-        )
-        curvature = float(found.x)
-    assert curvature is not None
-    decades = decades_at(curvature)
-    slopes = slopes_at(decades)
-    residuals = residuals_at(curvature)
-    degrees = len(residuals) - len(slopes) - is_fitted
-    residual_variance = float(residuals @ residuals / degrees) if degrees > 0 else 0.0
-
-    # The covariance of the slopes (and of the curvature): of the linearised problem, one column a parameter.
-    owner = np.repeat(np.arange(len(slopes)), [len(h) for h in decades])
-    jacobian = np.concatenate(decades)[:, None] * (owner[:, None] == np.arange(len(slopes)))
-    if is_fitted:
-        step = 1e-5
-        change = np.concatenate(decades_at(curvature + step)) - np.concatenate(decades_at(curvature - step))
-        jacobian = np.column_stack([jacobian, slopes[owner] * change / (2 * step)])
-    spread = residual_variance * np.linalg.pinv(jacobian.T @ jacobian)
-    within = spread[: len(slopes), : len(slopes)]
-
-    design = np.stack([complexities, np.ones_like(complexities)], axis=1)
-    solve = np.linalg.pinv(design)
-    slope, intercept = solve @ slopes
-    misses = slopes - design @ (slope, intercept)
-    free = len(slopes) - 2
-    scatter = float(misses @ misses / free) if free > 0 else 0.0
-    # What errors within data sets alone would leave about the line; those that all share, the curvature's, lie on it.
-    expected = float(np.trace(within - design @ solve @ within) / free) if free > 0 else 0.0
-    between_variance = max(0.0, scatter - expected)
-    covariance = solve @ (within + between_variance * np.eye(len(slopes))) @ solve.T
-    total = float(np.sum((slopes - slopes.mean()) ** 2))
-    return _Fit(
-        names=[name for name, _ in groups],
-        slopes=slopes,
-        slope=float(slope),
-        intercept=float(intercept),
-        curvature=curvature,
-        curvature_error=math.sqrt(spread[-1, -1]) if is_fitted else None,
-        covariance=tuple(tuple(map(float, row)) for row in covariance),  # type: ignore[arg-type]
-        between_deviation=math.sqrt(between_variance) if free > 0 else None,
-        residual_deviation=math.sqrt(residual_variance),
-        r_squared=1 - float(misses @ misses) / total if free > 0 and total > 0 else None,
-        points=len(residuals),
-    )

@@ -1,0 +1,154 @@
+"""Training the network of every method for every constraint, each once."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from monai.bundle.config_parser import ConfigParser
+from monai.utils import set_determinism
+
+from monai_ccnet.comparison.methods import (
+    FULL_SIZE,
+    METHODS,
+    Rival,
+    constraints_taken,
+    folder_of,
+    planned_network,
+    stored_budget,
+)
+from monai_ccnet.complexity.profile import ComplexityProfile
+from monai_ccnet.constraints import AccuracyFloor, Budget, InfeasibleConstraintError
+from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.networks import build_network, default_input_shape, load_weights, network_def_of
+from monai_ccnet.posttraining import prune
+from monai_ccnet.training import evaluate_network, run_trial, train_network
+
+__all__ = ["compare"]
+
+
+def compare(
+    bundle_root: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    network_def: Mapping[str, Any],
+    constraints: Iterable[Budget | AccuracyFloor],
+    *,
+    complexity: ComplexityProfile,
+    degradation: DegradationModel,
+    further_laws: Sequence[tuple[ComplexityProfile, DegradationModel]] = (),
+    methods: Sequence[str] = tuple(METHODS),
+    seeds: Sequence[int] = (0,),
+    **recipe: Any,
+) -> list[Rival]:
+    """Train the network of every method for every constraint with every seed; do only what is not done yet.
+
+    Args:
+        bundle_root: folder of the bundle whose ``train.yaml`` trains and whose ``evaluate.yaml`` scores.
+        output_dir: folder of the comparison; each network has one of its own in it.
+        network_def: the full-size network's MONAI config, with references resolved.
+        constraints: budgets on bytes, multiply-adds or memory, and accuracy floors; a method is tried for those that it
+            can be made for.
+        complexity: profile of the data set.
+        degradation: by which layer-wise plans share, and scores are predicted.
+        further_laws: profiles and models that predict other metrics of the same networks.
+        methods: names of ``METHODS``.
+        seeds: of the trainings.
+        recipe: overrides of ``train.yaml`` by their ids, ``dataset_dir`` among them.
+
+    Returns:
+        One rival a method, constraint and seed; none where a method has no network that keeps to the constraint.
+
+    Raises:
+        ValueError: for a method that is not among ``METHODS``.
+    """
+    if unknown := set(methods) - set(METHODS):
+        raise ValueError(f"unknown methods {sorted(unknown)}: choose from {', '.join(METHODS)}.")
+    network_def, output_dir, constraints = network_def_of(network_def), Path(output_dir), list(constraints)
+    laws = [(complexity, degradation), *further_laws]
+    rivals = []
+    for seed, method in itertools.product(seeds, methods):
+        for constraint in constraints_taken(METHODS[method], constraints):
+            folder, given = output_dir / folder_of(method, constraint, seed), {**recipe, "seed": seed}
+            try:
+                if "importance" in METHODS[method]:
+                    full = output_dir / folder_of(FULL_SIZE, None, seed)
+                    rivals.append(_prune(bundle_root, folder, full, network_def, method, constraint, given))
+                    continue
+                planned, predicted, settings = planned_network(METHODS[method], network_def, constraint, laws)
+            except InfeasibleConstraintError as error:
+                print(f"{method}: {error}")
+                continue
+            record = run_trial(bundle_root, folder, planned, **{**given, **settings})
+            rivals.append(Rival(method, constraint, seed, predicted, record, record.seconds))
+    return rivals
+
+
+def _prune(
+    bundle_root: str | os.PathLike,
+    folder: Path,
+    full: Path,
+    network_def: dict[str, Any],
+    method: str,
+    budget: Budget,
+    recipe: dict[str, Any],
+) -> Rival:
+    """Return the trained full-size network pruned to a budget, fine-tuned and scored; or what an earlier run left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not (folder / "rival.json").exists():
+            _pruned(bundle_root, folder, full, network_def, method, budget, recipe).save(folder / "rival.json")
+        return Rival.load(folder / "rival.json")
+
+
+def _pruned(
+    bundle_root: str | os.PathLike,
+    folder: Path,
+    full: Path,
+    network_def: dict[str, Any],
+    method: str,
+    budget: Budget,
+    recipe: dict[str, Any],
+) -> Rival:
+    full_record = run_trial(bundle_root, full, network_def, **recipe)
+    start, settings = time.monotonic(), {"share": 0.25, "epochs": 2, "merge": False, **METHODS[method]}
+    stored, bits = stored_budget(METHODS[method], budget)
+    network = load_weights(build_network(network_def), full / "model.pt")
+    train = ConfigParser()
+    train.read_config(str(Path(bundle_root) / "configs" / "train.yaml"))
+    train.update({**recipe, "bundle_root": str(bundle_root), "device": "cpu"})
+    set_determinism(recipe["seed"])
+
+    def losses(pruned: torch.nn.Module) -> Iterator[torch.Tensor]:
+        for batch in itertools.islice(train.get_parsed_content("train#dataloader"), _BATCHES):
+            yield train.get_parsed_content("deep_supervision")(pruned(batch["image"]), batch["label"])
+
+    def fine_tune(pruned: torch.nn.Module) -> None:
+        shutil.rmtree(folder / "round", ignore_errors=True)
+        train_network(bundle_root, folder / "round", pruned, **{**recipe, "max_epochs": settings["epochs"]})
+        shutil.rmtree(folder / "round")
+
+    pruned = prune(
+        network,
+        stored,
+        input_shape=full_record.size.input_shape or default_input_shape(network_def),
+        importance=settings["importance"],
+        losses=losses,
+        fine_tune=fine_tune if settings["epochs"] else None,
+        share=settings["share"],
+        merge=settings["merge"],
+        rng=np.random.default_rng(recipe["seed"]),
+    )
+    record = evaluate_network(bundle_root, folder, pruned, network_def, **{**recipe, **bits})
+    seconds = full_record.seconds + round(time.monotonic() - start, 1)
+    return Rival(method, budget, recipe["seed"], {}, record, seconds)
+
+
+_BATCHES = 10  # that an importance is measured on

@@ -1,0 +1,159 @@
+"""One trained network and what it reached: the record that calibrations and comparisons are made of."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import monai
+import numpy as np
+import torch
+
+from monai_ccnet import __version__
+from monai_ccnet.networks.size import NetworkSize, network_size
+from monai_ccnet.values import Value
+
+__all__ = ["METRICS", "TrialRecord", "evaluated_record"]
+
+# Scores of a record, as tables list them; the first is what laws and floors are of unless another is named.
+METRICS = ("f1", "iu", "jaccard", "sensitivity", "specificity", "accuracy", "auc")
+
+_PER_IMAGE = {  # from the counts of true positives, false positives, true negatives and false negatives
+    "f1": lambda tp, fp, tn, fn: 2 * tp / (2 * tp + fp + fn),
+    "jaccard": lambda tp, fp, tn, fn: tp / (tp + fp + fn),
+    "accuracy": lambda tp, fp, tn, fn: (tp + tn) / (tp + fp + tn + fn),
+    "sensitivity": lambda tp, fp, tn, fn: tp / (tp + fn),
+    "specificity": lambda tp, fp, tn, fn: tn / (tn + fp),
+}
+
+
+@dataclass(frozen=True)
+class TrialRecord(Value):
+    """One trained network, or one whose training failed.
+
+    Attributes:
+        dataset: name of the data set.
+        network_def: the network's MONAI config.
+        multiplier: channels per channel of the full-size network, where all stages share one.
+        recipe: settings of ``train.yaml``, by their ids: those that were given and those that came of the data; where
+            the data were is not among them.
+        size: exact sizes of the network.
+        file_bytes: bytes of the file of weights that was written.
+        scores: metrics on the test images, by name: means over images and foreground classes, as in the paper.
+        pooled: the same over the pixels of all test images together, mean over foreground classes.
+        per_image: each metric of each test image, mean over foreground classes; ``None`` where it is undefined.
+        constant_score: the best F1 that an answer of one class everywhere reaches; a network no better has not learned.
+        losses: mean training loss of each epoch.
+        seconds: of training and evaluation together.
+        versions: of the packages, of Python, and of the machine's kind.
+        error: what went wrong, if anything did; the scores are then empty.
+    """
+
+    dataset: str
+    network_def: dict[str, Any]
+    multiplier: float | None
+    recipe: dict[str, Any]
+    size: NetworkSize
+    file_bytes: int
+    scores: dict[str, float]
+    pooled: dict[str, float]
+    per_image: dict[str, list[float | None]]
+    constant_score: float
+    losses: tuple[float, ...]
+    seconds: float
+    versions: dict[str, str]
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "losses", tuple(self.losses))
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether the network does better than any answer of one class everywhere."""
+        return self.error is None and self.scores["f1"] > self.constant_score
+
+
+def evaluated_record(
+    metrics: Mapping[str, float],
+    details: Any,
+    *,
+    dataset: str,
+    network_def: Mapping[str, Any],
+    input_shape: Sequence[int] | None,
+    file_bytes: int,
+    multiplier: float | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    losses: Sequence[float] = (),
+    seconds: float = 0.0,
+) -> TrialRecord:
+    """Return the record of a network that was evaluated.
+
+    Args:
+        metrics: means over the test images, ``"f1"`` among them.
+        details: true positives, false positives, true negatives and false negatives, ``(images, classes, 4)``, as
+            ``monai.handlers.ConfusionMatrix`` leaves them.
+        dataset: as the others, a field of :class:`TrialRecord`.
+        network_def: the network's MONAI config.
+        input_shape: ``(B, C, H, W[, D])`` for which the sizes are stated.
+        file_bytes: bytes of the file of weights.
+        multiplier: channels per channel of the full-size network.
+        recipe: how it was trained.
+        losses: of each epoch.
+        seconds: of training and evaluation.
+    """
+    counts = _counts(details)
+    per_image = {name: _class_mean(_ratio(score, counts)) for name, score in _PER_IMAGE.items()}
+    pooled = {name: float(np.nanmean(_ratio(score, counts.sum(axis=0)))) for name, score in _PER_IMAGE.items()}
+    return TrialRecord(
+        dataset=dataset,
+        network_def=dict(network_def),
+        multiplier=multiplier,
+        recipe=dict(recipe or {}),
+        size=network_size(network_def, input_shape),
+        file_bytes=file_bytes,
+        scores={name: float(value) for name, value in metrics.items()},
+        pooled=pooled,
+        per_image={name: [None if math.isnan(v) else float(v) for v in values] for name, values in per_image.items()},
+        constant_score=_constant_score(counts),
+        losses=tuple(losses),
+        seconds=seconds,
+        versions={
+            "monai_ccnet": __version__,
+            "monai": monai.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        },
+    )
+
+
+def _counts(details: Any) -> np.ndarray:
+    """Return true positives, false positives, true negatives and false negatives, ``(images, classes, 4)``."""
+    return np.asarray(torch.as_tensor(details).cpu(), dtype=np.float64)
+
+
+def _ratio(score: Any, counts: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(score(*np.moveaxis(counts, -1, 0)))
+
+
+def _class_mean(values: np.ndarray) -> list[float]:
+    """Return the mean over the classes that an image has, NaN if it has none."""
+    return [float(np.mean(row[~np.isnan(row)])) if not np.isnan(row).all() else math.nan for row in values]
+
+
+def _constant_score(counts: np.ndarray) -> float:
+    """Return the best mean F1 over images and foreground classes of an answer that is one class everywhere."""
+    tp, fp, tn, fn = np.moveaxis(counts, -1, 0)
+    present, pixels = tp + fn, tp + fp + tn + fn
+    scores = []
+    for answer in range(present.shape[1]):
+        f1 = np.where(present > 0, 0.0, np.nan)
+        f1[:, answer] = 2 * present[:, answer] / (present[:, answer] + pixels[:, answer])
+        means = [value for value in _class_mean(f1) if not math.isnan(value)]
+        scores.append(float(np.mean(means)) if means else 0.0)
+    return max(scores, default=0.0)
