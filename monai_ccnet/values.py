@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
-from monai_ccnet.files import read_json, write_json
+from monai_ccnet.files import atomically, read_json, write_json
 
-__all__ = ["Value"]
+__all__ = ["Value", "load_values", "save_values"]
 
 ValueType = TypeVar("ValueType", bound="Value")
 _TYPE_KEY = "value_type"
@@ -71,6 +73,56 @@ class Value:
             return cls.from_dict(content)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+def save_values(path: str | os.PathLike, values: Iterable[Value]) -> None:
+    """Write values, of one class or several, as JSON lines, one line a value; atomically."""
+    lines = [json.dumps(value.to_dict(), allow_nan=False) + "\n" for value in values]
+    with atomically(path) as file:
+        file.write("".join(lines).encode())
+
+
+@overload
+def load_values(path: str | os.PathLike) -> list[Value]: ...
+@overload
+def load_values(path: str | os.PathLike, kind: type[ValueType]) -> list[ValueType]: ...
+def load_values(path: str | os.PathLike, kind: type[Value] = Value) -> list[Any]:
+    """Read the values that :func:`save_values` wrote, in their order; nothing in the file is executed.
+
+    Args:
+        path: a file of JSON lines.
+        kind: the class of the values that are wanted, the others being passed over; all of them by default, whose
+            classes must then have been imported.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if a line is not the JSON of a value; the message names the file and the line.
+    """
+    values = []
+    for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
+        try:
+            text = line.decode()
+            content = json.loads(text, parse_constant=_refuse_constant)
+            name = content.get(_TYPE_KEY) if isinstance(content, dict) else None
+            if not isinstance(name, str):
+                raise ValueError(f"expected the JSON of a value, with its {_TYPE_KEY!r}, got {text[:60]!r}.")
+            if kind is Value:
+                values.append(_decode(content))
+            elif name == kind.__name__:
+                values.append(kind.from_dict(content))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}, line {number}: {_explained(error)}") from error
+    return values
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is no JSON number.")
+
+
+def _explained(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):  # which counts the lines from this one
+        return f"not valid JSON, {error.msg} at column {error.colno}."
+    return str(error)
 
 
 def _encode(item: Any) -> Any:

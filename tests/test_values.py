@@ -10,6 +10,7 @@ from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.constraints import CompressionPlan, DiskBudget, compress
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.files import atomically, write_json
+from monai_ccnet.values import load_values, save_values
 
 UNET = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [8, 16, 32]}
 
@@ -27,6 +28,39 @@ def _plan():
 def test_values_round_trip_through_json(value, tmp_path):
     value.save(tmp_path / "value.json")
     assert type(value).load(tmp_path / "value.json") == value
+
+
+def test_values_of_several_classes_round_trip_through_json_lines(tmp_path):
+    path = tmp_path / "values.jsonl"
+    values = [_plan(), ComplexityProfile.published("drive"), DegradationModel.published("ucunet", "iu"), DiskBudget(5)]
+    save_values(path, values)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        json.loads(json.dumps(value.to_dict())) for value in values
+    ]
+    assert load_values(path) == values
+    assert load_values(path, DegradationModel) == values[2:3]
+    save_values(path, [])
+    assert load_values(path) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", r"not valid JSON, .* at column 2"),
+        ("", "not valid JSON"),
+        ("[]", r"expected the JSON of a value, with its 'value_type', got '\[\]'"),
+        ('{"value_type": []}', "expected the JSON of a value"),
+        ('{"value_type": "PosixPath"}', "unknown value 'PosixPath'; known are"),
+        ('{"value_type": "DiskBudget"}', "the JSON of a DiskBudget lacks"),
+        ('{"value_type": "DiskBudget", "limit": NaN}', "NaN is no JSON number"),
+    ],
+)
+def test_a_line_that_is_no_value_is_named_with_its_file(line, message, tmp_path):
+    path = tmp_path / "values.jsonl"
+    save_values(path, [DiskBudget(5)] * 2)
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(ValueError, match=rf"values\.jsonl, line 3: {message}"):
+        load_values(path)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -22,6 +22,7 @@ from monai_ccnet.files import read_json
 from monai_ccnet.networks.narrowing import default_input_shape, narrow
 from monai_ccnet.networks.size import network_size
 from monai_ccnet.training.trial import TrialRecord, full_network_def, run_trial
+from monai_ccnet.values import load_values
 
 __all__ = ["FAST_MULTIPLIERS", "MULTIPLIERS", "Trial", "load_records", "plan_trials", "run_sweep"]
 
@@ -232,9 +233,19 @@ def _failed(trial: Trial, error: Exception) -> TrialRecord:
     )
 
 
-def load_records(folder: str | os.PathLike) -> list[TrialRecord]:
-    """Return the records of all trials in a folder, however deep, in the order of their names."""
-    return [TrialRecord.load(path) for path in sorted(Path(folder).rglob("*.json")) if _holds_record(path)]
+def load_records(path: str | os.PathLike) -> list[TrialRecord]:
+    """Return the records of trials.
+
+    Args:
+        path: a folder with a file a trial, however deep, which are read in the order of their names; or a ``.jsonl``
+            file with a record a line, in which other values are passed over.
+
+    Raises:
+        ValueError: if a file or a line is not what it should be; the message names it.
+    """
+    if Path(path).suffix == ".jsonl":
+        return load_values(path, TrialRecord)
+    return [TrialRecord.load(file) for file in sorted(Path(path).rglob("*.json")) if _holds_record(file)]
 
 
 def _holds_record(path: Path) -> bool:
