@@ -43,7 +43,9 @@ def test_wheel_and_sdist_hold_what_a_run_needs(distributions):
     for name in ("configs/compress.yaml", "configs/overlay/compress.yaml", "configs/metadata.json", "docs/README.md"):
         assert f"{bundle}/{name}" in names
     assert {"monai_ccnet/py.typed", "monai_ccnet/degradation/calibrated/plain_unet/f1.json"} <= names
-    assert any("degradation/calibrated/plain_unet/records/" in name for name in names)
+    assert {f"{bundle}/docs/tutorial.ipynb", f"{bundle}/docs/comparison/recipes.csv"} <= names
+    assert not [name for name in names if re.search(r"/records/|/profiles/|\.jsonl$|\.png$", name)]
+    assert wheel.stat().st_size < 500_000
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "monai_ccnet").rglob("*.py")}
     assert modules <= names
     assert not [name for name in names if name.startswith("tests/")]
