@@ -9,13 +9,25 @@ from typing import Any
 
 import numpy as np
 
+from monai_ccnet import bundle_root
 from monai_ccnet.complexity.profile import ComplexityProfile
-from monai_ccnet.degradation import CALIBRATED, DegradationModel, DegradationPoint, Prediction
+from monai_ccnet.degradation import DegradationModel, DegradationPoint, Prediction
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.training.sweeps import MULTIPLIERS, load_records
+from monai_ccnet.values import load_values
 
-__all__ = ["OMEGAS", "calibrate", "degradation_points", "network_family", "predict_left_out", "profiles_for", "refit"]
+__all__ = [
+    "OMEGAS",
+    "RECORDS",
+    "calibrate",
+    "degradation_points",
+    "network_family",
+    "predict_left_out",
+    "profiles_for",
+    "refit",
+]
 
+RECORDS = bundle_root() / "docs" / "calibration"  # <network>.jsonl, of records and profiles; not in the wheel
 OMEGAS = tuple(step / 20 for step in range(21))  # shares of JPEG complexity in its mix with foreground density
 
 
@@ -178,7 +190,7 @@ def profiles_for(model: DegradationModel, profiles: Iterable[ComplexityProfile])
 
 
 def refit(network: str, metric: str = "f1", *, curvature: float | None = 0.0) -> list[DegradationModel]:
-    """Fit again what :meth:`DegradationModel.calibrated` returns, from the records that come with the package.
+    """Fit again what :meth:`DegradationModel.calibrated` returns, from the records in a checkout of the source.
 
     Args:
         network: such as ``"plain_unet"``.
@@ -187,10 +199,17 @@ def refit(network: str, metric: str = "f1", *, curvature: float | None = 0.0) ->
 
     Returns:
         A model for each measure, the best predictor first, which is the one that is shipped.
+
+    Raises:
+        FileNotFoundError: if the network has no records, or they are not there, as in an installed wheel.
     """
-    folder = CALIBRATED / network
-    records = [record for record in load_records(folder / "records") if record.multiplier in MULTIPLIERS]
-    profiles = [ComplexityProfile.load(path) for path in sorted((folder / "profiles").glob("*.json"))]
+    path = RECORDS / f"{network}.jsonl"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: the records of the calibration come with a checkout of the source, not with a wheel."
+        )
+    records = [record for record in load_records(path) if record.multiplier in MULTIPLIERS]
+    profiles = load_values(path, ComplexityProfile)
     source = f"monai_ccnet's own calibration, {len(records)} trainings"
     return calibrate(records, profiles, metric=metric, curvature=curvature, omegas=OMEGAS, source=source)
 

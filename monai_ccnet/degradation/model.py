@@ -133,7 +133,9 @@ class DegradationModel(Value):
 
     @classmethod
     def calibrated(cls, network: str, metric: str = "f1") -> DegradationModel:
-        """Return this project's own measurement, fitted to the trainings whose records come with the package.
+        """Return this project's own measurement, fitted to trainings.
+
+        Their records come with a checkout of the source, where :func:`~monai_ccnet.calibration.refit` fits them again.
 
         It holds for complexity as its ``settings`` say, and for training as the bundle's ``train.yaml`` does it.
 

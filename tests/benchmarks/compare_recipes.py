@@ -13,7 +13,7 @@ from typing import NamedTuple
 from compare_allocations import main, row_of, train
 from joblib import Parallel, delayed
 
-from monai_ccnet.degradation import CALIBRATED
+from monai_ccnet.calibration.fit import RECORDS
 from monai_ccnet.training import load_records
 
 LEAKY = {"act": ["LEAKYRELU", {"negative_slope": 0.1}]}  # as in MONAI's BasicUNet
@@ -53,7 +53,7 @@ def run(output: Path, folders: list[Path]) -> list[dict]:
         delayed(train)(output / study.name.replace(" ", "-"), folder, study.channels, seed, **study.change)
         for study, folder, seed in tasks
     )
-    rows, records = [], load_records(CALIBRATED / "plain_unet" / "records")
+    rows, records = [], load_records(RECORDS / "plain_unet.jsonl")
     for study in STUDIES:
         other = [row for (of, *_), row in zip(tasks, changed, strict=True) if of is study]
         names = {row["dataset"] for row in other}

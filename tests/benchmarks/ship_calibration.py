@@ -1,11 +1,12 @@
-"""Take a sweep's records into the package, fit the models that it ships, and write the page of results.
+"""Take a sweep's records in, fit the models that the package ships, and write the page of results.
 
     python tests/benchmarks/ship_calibration.py SWEEP_FOLDER DATA_FOLDER
-    python tests/benchmarks/ship_calibration.py            # only fit again and write, from the records in the package
+    python tests/benchmarks/ship_calibration.py            # only fit again and write, from the records beside the page
 
 SWEEP_FOLDER holds trials as ``run_sweep`` leaves them, DATA_FOLDER the data sets, of which only the complexity is kept.
 """
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,14 @@ from summarise_comparisons import markdown
 
 from monai_ccnet import bundle_root
 from monai_ccnet.calibration import degradation_points, predict_left_out, profiles_for, refit
-from monai_ccnet.calibration.fit import network_family
-from monai_ccnet.complexity import MEASURES, ComplexityProfile, measure_dataset, rank_measures
+from monai_ccnet.calibration.fit import RECORDS, network_family
+from monai_ccnet.complexity import MEASURES, ComplexityProfile, measure_dataset, measure_settings, rank_measures
 from monai_ccnet.degradation import CALIBRATED, DegradationModel, DegradationPoint
 from monai_ccnet.figures import draw_degradation, draw_measures, save_figure
 from monai_ccnet.files import read_json
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.training import MULTIPLIERS, load_records
+from monai_ccnet.values import load_values, save_values
 
 FAMILIES = {
     ("PlainUNet", 2): "plain_unet",
@@ -39,32 +41,48 @@ def family_of(record: TrialRecord) -> str:
     return FAMILIES[network_family(record.network_def), record.network_def["spatial_dims"]]
 
 
+def records_file(network: str) -> Path:
+    return RECORDS / f"{network}.jsonl"
+
+
 def take_in(sweep: Path, data: Path) -> None:
-    """Copy the finished records of data sets whose full-size network is finished too, and measure their complexity."""
-    found = {path: load_records(path.parent)[0] for path in sorted(sweep.glob("*/record.json"))}
-    full = {
-        (family_of(record), record.dataset)
-        for record in [*found.values(), *load_records(CALIBRATED)]
-        if record.error is None and record.multiplier == 1
-    }
-    for path, record in found.items():
-        family = family_of(record)
-        if record.error is not None or (family, record.dataset) not in full:
-            continue
-        record = replace(record, recipe={k: v for k, v in record.recipe.items() if k != "dataset_dir"})
-        record.save(CALIBRATED / family / "records" / f"{path.parent.name}.json")
-        folder = next(
-            f for f in data.iterdir() if f.is_dir() and read_json(f / "dataset.json")["name"] == record.dataset
-        )
-        for measure in MEASURES:
-            saved = CALIBRATED / family / "profiles" / f"{record.dataset}-{measure}.json"
-            items = load_decathlon_datalist(folder / "dataset.json")
-            measure_dataset(items, measure, name=record.dataset, saved=saved)
+    """Add the finished records of data sets whose full-size network is finished too, and their complexity."""
+    found = [TrialRecord.load(path) for path in sorted(sweep.glob("*/record.json"))]
+    for network in sorted({family_of(record) for record in found if record.error is None}):
+        path = records_file(network)
+        known = load_records(path) if path.exists() else []
+        new = [record for record in found if record.error is None and family_of(record) == network]
+        trials = {trial_of(record): record for record in [*known, *map(without_place, new)]}
+        full = {record.dataset for record in trials.values() if record.multiplier == 1}
+        records = [record for record in trials.values() if record.dataset in full]
+        by_trial = sorted(records, key=lambda record: (record.dataset, record.multiplier, record.recipe["seed"]))
+        save_values(path, [*by_trial, *measured(full, data, profiles_of(network) if known else [])])
+
+
+def without_place(record: TrialRecord) -> TrialRecord:
+    return replace(record, recipe={key: value for key, value in record.recipe.items() if key != "dataset_dir"})
+
+
+def trial_of(record: TrialRecord) -> str:
+    """Return what was trained on what and how: a record of the same takes the place of an earlier one."""
+    return json.dumps([record.dataset, record.network_def, record.recipe], sort_keys=True)
+
+
+def measured(names: set[str], data: Path, known: list[ComplexityProfile]) -> list[ComplexityProfile]:
+    """Return the profiles of some data sets by every measure; only those that are not known are measured."""
+    profiles = {(profile.dataset, profile.settings["measure"]): profile for profile in known}
+    folders = {read_json(path)["name"]: path.parent for path in data.glob("*/dataset.json")}
+    for key in [(name, measure) for name in names for measure in MEASURES]:
+        name, measure = key
+        if key not in profiles or profiles[key].settings != measure_settings(measure):
+            items = load_decathlon_datalist(folders[name] / "dataset.json")
+            profiles[key] = measure_dataset(items, measure, name=name)
+    return [profiles[key] for key in sorted(profiles)]
 
 
 def results(network: str) -> str:
     """Fit and save the models of a network; return what the page says of it."""
-    records = load_records(CALIBRATED / network / "records")
+    records = load_records(records_file(network))
     full = {record.dataset for record in records if record.multiplier == 1}
     channels = next("-".join(map(str, r.network_def["channels"])) for r in records if r.multiplier == 1)
     words = [f"## {network}", "", f"Full size: {channels}.", ""]
@@ -157,7 +175,7 @@ def relative_scores(
 
 
 def profiles_of(network: str) -> list[ComplexityProfile]:
-    return [ComplexityProfile.load(path) for path in sorted((CALIBRATED / network / "profiles").glob("*.json"))]
+    return load_values(records_file(network), ComplexityProfile)
 
 
 def influence(points: list[DegradationPoint]) -> str:
@@ -268,7 +286,7 @@ def adapted(points: list[DegradationPoint]) -> str:
 def main() -> None:
     if len(sys.argv) > 2:
         take_in(Path(sys.argv[1]), Path(sys.argv[2]))
-    networks = sorted(path.name for path in CALIBRATED.iterdir() if (path / "records").is_dir())
+    networks = sorted(path.stem for path in RECORDS.glob("*.jsonl"))
     text = "\n".join(results(network) for network in networks)
     recipes = report(saved_rows(RECIPES), "study", "recipe")
     PAGE.write_text(f"{INTRODUCTION}\n{recipes}\n{text.rstrip()}\n", encoding="utf-8")
@@ -278,8 +296,9 @@ def main() -> None:
 INTRODUCTION = """# What was measured: the degradation of networks as they narrow
 
 Each number is a training of the bundle's `train.yaml` on a public image set, whole test images scored. The records are
-in the package, `monai_ccnet/calibrated`, one JSON file a training; `python tests/benchmarks/ship_calibration.py` fits
-them again, to the digit, and writes this page.
+beside this page in a checkout of the source, `calibration/<network>.jsonl`, one line a training, then one line a
+profile of the data; they are not in the wheel. `python tests/benchmarks/ship_calibration.py` fits them again, to the
+digit, and writes this page.
 
 Limits: one subject or recording a data set, split in space, so that nothing is said of other patients or scanners; few
 data sets; short trainings (800 steps), compared on the test images that also choose the measure; one machine. Scores

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from monai_ccnet.calibration import OMEGAS, calibrate, degradation_points, profiles_for, refit
+from monai_ccnet.calibration.fit import RECORDS
 from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.degradation import CALIBRATED, DegradationModel
 from monai_ccnet.training import load_records
+from monai_ccnet.values import load_values, save_values
 
 SHIPPED = sorted(path.parent.name + "/" + path.stem for path in CALIBRATED.glob("*/*.json"))
 LOSSES = {"calm": 0.01, "plain": 0.03, "busy": 0.06, "dense": 0.07}  # relative, a decade of weights
@@ -16,7 +18,7 @@ LOSSES = {"calm": 0.01, "plain": 0.03, "busy": 0.06, "dense": 0.07}  # relative,
 
 @pytest.fixture(scope="module")
 def record():
-    return load_records(CALIBRATED / "plain_unet" / "records")[0]
+    return load_records(RECORDS / "plain_unet.jsonl")[0]
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,19 @@ def profiles(measure, complexities):
     ]
 
 
+def test_records_and_profiles_of_one_file_are_told_apart(record, tmp_path):
+    profile = profiles("jpeg", [0.1, 0.2, 0.3, 0.4])[0]
+    save_values(tmp_path / "both.jsonl", [record, profile, record])
+    assert load_records(tmp_path / "both.jsonl") == [record, record]
+    assert load_values(tmp_path / "both.jsonl", ComplexityProfile) == [profile]
+
+
+def test_what_is_kept_of_the_trainings_names_no_place():
+    for path in RECORDS.glob("*.jsonl"):
+        assert set("/\\@").isdisjoint(path.read_text()), "a path, or an address"
+        assert all(set(record.recipe).isdisjoint({"dataset_dir", "bundle_root"}) for record in load_records(path))
+
+
 @pytest.mark.parametrize("shipped", SHIPPED)
 def test_shipped_models_are_those_of_their_records(shipped):
     network, metric = shipped.split("/")
@@ -57,7 +72,7 @@ def test_shipped_models_are_those_of_their_records(shipped):
 
 def test_no_training_is_left_out_of_the_counts():
     for network in {shipped.split("/")[0] for shipped in SHIPPED}:
-        records = load_records(CALIBRATED / network / "records")
+        records = load_records(RECORDS / f"{network}.jsonl")
         assert all(record.error is None for record in records)
         model = DegradationModel.calibrated(network)
         complexities = dict.fromkeys(model.dataset_slopes, 0.1)
@@ -113,6 +128,8 @@ def test_refusals(records, record):
         calibrate([r for r in records if (r.dataset, r.multiplier) != ("busy", 1)], profiles("m", [0.1, 0.2, 0.3, 0.4]))
     with pytest.raises(ValueError, match="'dense' has no profile"):
         calibrate(records, profiles("m", [0.1, 0.2, 0.3, 0.4])[:3])
+    with pytest.raises(FileNotFoundError, match=r"vgg\.jsonl is missing: .* come with a checkout of the source"):
+        refit("vgg")
     with pytest.raises(ValueError, match="no profile differs"):
         calibrate(records, profiles("m", [0.1] * 4))
     other = replace(record, network_def={"_target_": "UCUNet"})
