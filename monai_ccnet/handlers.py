@@ -273,7 +273,7 @@ class LogPlan:
     def __call__(self, engine: Engine) -> None:
         """Add to the metrics."""
         engine.state.metrics.update(plan_metrics(self.plan))
-        metric = self.plan.degradation.metric if self.plan.degradation is not None else "f1"
+        metric = self.plan.degradation.metric
         if self.full_size_score is not None and metric in engine.state.metrics:
             engine.state.metrics["achieved_relative_score"] = engine.state.metrics[metric] / self.full_size_score
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, overload
@@ -17,6 +17,8 @@ __all__ = ["Value", "load_values", "save_values"]
 
 ValueType = TypeVar("ValueType", bound="Value")
 _TYPE_KEY = "value_type"
+_FORMAT_KEY = "format_version"
+_FORMAT = 2  # of the files: 1, which they do not name, is release 0.1's
 
 
 @dataclass(frozen=True)
@@ -25,31 +27,46 @@ class Value:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready types, with the name of the class beside them."""
-        return {_TYPE_KEY: type(self).__name__} | {f.name: _encode(getattr(self, f.name)) for f in fields(self)}
+        head = {_TYPE_KEY: type(self).__name__, _FORMAT_KEY: _FORMAT}
+        return head | {field.name: _encode(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def _upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
+        """Return what an earlier format wrote as today's would; a class whose fields changed says how."""
+        return content
 
     @classmethod
     def from_dict(cls: type[ValueType], content: Mapping[str, Any]) -> ValueType:
         """Build the value that :meth:`to_dict` described.
 
         Raises:
-            ValueError: if ``content`` describes another class, lacks or adds a field, or holds one of another kind.
+            ValueError: if ``content`` describes another class, is of a later format, lacks or adds a field, or holds
+                one of another kind.
         """
         if not isinstance(content, Mapping) or content.get(_TYPE_KEY) != cls.__name__:
             given = content.get(_TYPE_KEY) if isinstance(content, Mapping) else type(content).__name__
             raise ValueError(f"expected the JSON of a {cls.__name__}, got {given!r}.")
-        given_names, names = set(content) - {_TYPE_KEY}, {f.name for f in fields(cls)}
-        if given_names != names:
+        if (written := content.get(_FORMAT_KEY, 1)) not in range(1, _FORMAT + 1):
             raise ValueError(
-                f"the JSON of a {cls.__name__} lacks {sorted(names - given_names)} "
+                f"the JSON of a {cls.__name__} has format {written!r}, and formats 1 to {_FORMAT} can be read: it was "
+                "written by a later release; install that one."
+            )
+        if written < _FORMAT:
+            content = cls._upgraded(_with_new_names(content))
+        given_names, names = set(content) - {_TYPE_KEY, _FORMAT_KEY}, {field.name for field in fields(cls)}
+        needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
+        if not needed <= given_names <= names:
+            raise ValueError(
+                f"the JSON of a {cls.__name__} lacks {sorted(needed - given_names)} "
                 f"and has unknown {sorted(given_names - names)}: was it written by another version?"
             )
         try:
-            value = cls(**{name: _decode(content[name]) for name in names})
+            value = cls(**{name: _decode(content[name]) for name in given_names})
         except (TypeError, AttributeError, LookupError, OverflowError) as error:
             raise ValueError(f"the JSON of a {cls.__name__} holds a field of the wrong kind: {error}") from error
         for name, hint in get_type_hints(cls).items():
             if not _is_of(getattr(value, name), hint):
-                given = repr(content[name])
+                given = repr(content.get(name))
                 raise ValueError(
                     f"field {name!r} of a {cls.__name__} must be {getattr(hint, '__name__', hint)}, got "
                     f"{given[:60]}{'...' if len(given) > 60 else ''}."
@@ -123,6 +140,24 @@ def _explained(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):  # which counts the lines from this one
         return f"not valid JSON, {error.msg} at column {error.colno}."
     return str(error)
+
+
+# Names that files of earlier releases hold, and where they are now.
+_NEW_NAMES = {"monai_ccnet.losses.": "monai_ccnet.training.losses."}
+
+
+def _with_new_names(item: Any) -> Any:
+    """Return JSON with the ``_target_`` names of an earlier release replaced by today's."""
+    if isinstance(item, Mapping):
+        return {key: _new_name(value) if key == "_target_" else _with_new_names(value) for key, value in item.items()}
+    return [_with_new_names(each) for each in item] if isinstance(item, list) else item
+
+
+def _new_name(target: Any) -> Any:
+    for old, new in _NEW_NAMES.items():
+        if isinstance(target, str) and target.startswith(old):
+            return new + target.removeprefix(old)
+    return target
 
 
 def _encode(item: Any) -> Any:

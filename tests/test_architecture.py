@@ -31,7 +31,7 @@ def test_importing_the_package_imports_nothing_heavy():
         "SqueezeUNet",
         "DeepSupervision",
         "Widths",
-        "StageWidths",
+        "NetworkFamily",
         "NetworkSize",
         "ComplexityProfile",
         "Measure",

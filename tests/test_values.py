@@ -10,6 +10,7 @@ from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.constraints import CompressionPlan, DiskBudget, compress
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.files import atomically, write_json
+from monai_ccnet.records import TrialRecord
 from monai_ccnet.values import load_values, save_values
 
 UNET = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [8, 16, 32]}
@@ -99,3 +100,33 @@ def test_corrupt_files_are_refused_by_name(tmp_path, text, message):
     with pytest.raises(ValueError, match=message) as error:
         CompressionPlan.load(path)
     assert "plan.json" in str(error.value)
+
+
+RELEASE_0_1 = Path(__file__).parent / "release_0_1"
+
+
+@pytest.mark.parametrize("path", sorted(RELEASE_0_1.glob("*.json")), ids=lambda path: path.stem)
+def test_what_release_0_1_wrote_still_loads(path, tmp_path):
+    content = json.loads(path.read_text())
+    kinds = {"CompressionPlan": CompressionPlan, "ComplexityProfile": ComplexityProfile, "TrialRecord": TrialRecord}
+    kind = {**kinds, "DegradationModel": DegradationModel}[content["value_type"]]
+    value = kind.load(path)
+    value.save(tmp_path / "again.json")
+    assert kind.load(tmp_path / "again.json") == value
+    for name in {"channels", "multipliers", "mean", "scores", "slope"} & set(content):
+        found = getattr(value, name)
+        assert found == (tuple(content[name]) if isinstance(content[name], list) else content[name])
+
+
+def test_a_later_format_is_refused_by_name(tmp_path):
+    content = ComplexityProfile.published("drive").to_dict() | {"format_version": 3}
+    write_json(tmp_path / "value.json", content)
+    with pytest.raises(ValueError, match=r"value\.json: .* has format 3, and formats 1 to 2 can"):
+        ComplexityProfile.load(tmp_path / "value.json")
+
+
+def test_moved_names_are_found(tmp_path):
+    content = json.loads((RELEASE_0_1 / "record.json").read_text())
+    content["recipe"]["deep_supervision"] = {"_target_": "monai_ccnet.losses.DeepSupervision", "weight": 1.0}
+    record = TrialRecord.from_dict(content)
+    assert record.recipe["deep_supervision"]["_target_"] == "monai_ccnet.training.losses.DeepSupervision"

@@ -1,5 +1,6 @@
 """A budget or a floor -> the plan of a narrower network."""
 
+from monai_ccnet.constraints.allocation import ALLOCATIONS
 from monai_ccnet.constraints.budgets import (
     AccuracyFloor,
     Budget,
@@ -11,7 +12,6 @@ from monai_ccnet.constraints.budgets import (
 )
 from monai_ccnet.constraints.plan import CompressionPlan
 from monai_ccnet.constraints.solve import (
-    ALLOCATIONS,
     compress,
     compress_once,
     predicted_by,

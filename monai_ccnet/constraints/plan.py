@@ -8,6 +8,7 @@ from typing import Any
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.constraints.budgets import AccuracyFloor, Budget
 from monai_ccnet.degradation import DegradationModel, Prediction
+from monai_ccnet.networks.family import NetworkFamily
 from monai_ccnet.networks.latency import LatencyComparison
 from monai_ccnet.networks.size import NetworkSize
 from monai_ccnet.values import Value
@@ -32,11 +33,12 @@ class CompressionPlan(Value):
         channels: width of each stage.
         size: exact sizes of the narrowed network.
         full_size: exact sizes of the full-size network.
-        predicted: score relative to the full-size network's; ``None`` where no model and profile were given.
+        predicted: score relative to the full-size network's; ``None`` where no profile was given.
         constraint: what the plan was made for; of several constraints the one that binds.
         layerwise: whether each stage has a multiplier of its own.
         complexity: the profile that the plan rests on, if any.
-        degradation: the model that the plan rests on, if any.
+        degradation: the law that the plan rests on.
+        family: the full-size network, and what it can become.
         constraints: all that was asked for.
         allocation: the rule by which each stage got its own multiplier; ``None`` for a uniform plan.
         latency: of a plan for a latency budget, both networks measured in turns once it was made.
@@ -51,7 +53,8 @@ class CompressionPlan(Value):
     constraint: Budget | AccuracyFloor
     layerwise: bool
     complexity: ComplexityProfile | None
-    degradation: DegradationModel | None
+    degradation: DegradationModel
+    family: NetworkFamily
     constraints: tuple[Budget | AccuracyFloor, ...] = ()
     allocation: str | None = None
     latency: LatencyComparison | None = None
@@ -66,6 +69,24 @@ class CompressionPlan(Value):
         if len(self.channels) != len(self.multipliers):
             raise ValueError(f"each stage has one width and one multiplier, got {self.channels}, {self.multipliers}.")
 
+    @classmethod
+    def _upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
+        """Add the family and the law, which plans of release 0.1 left to be told from the rest."""
+        if "family" not in content and {"network_def", "channels", "multipliers"} <= set(content):
+            narrowed = NetworkFamily.of(content["network_def"])
+            full = [
+                round(width / share) for width, share in zip(content["channels"], content["multipliers"], strict=True)
+            ]
+            content["family"] = NetworkFamily.of(narrowed.at(full)).to_dict()
+        if content.get("degradation") is None and "network_def" in content:
+            content["degradation"] = DegradationModel.named("calibrated", content["network_def"]).to_dict()
+        return content
+
+    @property
+    def full_channels(self) -> tuple[int, ...]:
+        """Width of each stage of the full-size network."""
+        return self.family.channels
+
     @property
     def compression(self) -> float:
         """Weights of the full-size network per weight of the narrowed one."""
@@ -73,16 +94,21 @@ class CompressionPlan(Value):
 
     @property
     def is_extrapolated(self) -> bool:
-        """Whether the network is smaller than any that the model was fitted to, so that its prediction may not hold."""
-        if self.degradation is None:
-            return False
-        return self.compression > 1.01 * self.degradation.covered_compression(self.full_size.weights)
+        """Whether the network is smaller than any that the law was fitted to, so that its prediction may not hold."""
+        covered = self.degradation.covered_compression(self.full_size.weights)
+        return self.predicted is not None and self.compression > 1.01 * covered
+
+    @property
+    def assumption(self) -> str | None:
+        """How the network differs from the one that the law was measured on, ``None`` where it does not."""
+        family = self.family
+        return self.degradation.assumption_for(family.network_def, family.spatial_dims, self.full_size.weights)
 
     def __str__(self) -> str:
-        full = "-".join(str(round(c / m)) for c, m in zip(self.channels, self.multipliers, strict=True))
+        full = "-".join(map(str, self.full_channels))
         lines = [
             f"Asked for: {'; '.join(map(str, self.constraints))}."
-            + (f" What binds is {self.constraint}." if len(self.constraints) > 1 else ""),
+            + (f" Binding constraint: {self.constraint}." if len(self.constraints) > 1 else ""),
             f"Plan: {_RULES[self.allocation]}, channels {'-'.join(map(str, self.channels))} instead of {full}.",
             f"Size: {self.size.weights:,} weights instead of {self.full_size.weights:,} "
             f"({self.compression:.1f}x fewer), a file of {self.size.file_bytes:,} bytes at 32 bits instead of "
@@ -96,17 +122,19 @@ class CompressionPlan(Value):
                 f"{self.size.activation_bytes / 1e6:.1f} MB of activations."
             )
         if self.latency is not None:
-            lines.append(f"Measured in turns:\n{self.latency}.")
-        if self.predicted is not None and self.degradation is not None:
-            interval = "no interval is known"
+            lines.append(f"Latency, measured in turns:\n{self.latency}.")
+        if self.predicted is not None:
+            interval = "interval unknown"
             if self.predicted.low is not None and self.predicted.high is not None:
                 interval = f"{self.predicted.level:.0%} interval {self.predicted.low:.1%} to {self.predicted.high:.1%}"
             lines.append(
                 f"Predicted: {self.predicted.score:.1%} of the full-size network's {self.degradation.metric.upper()} "
-                f"({interval}), by {self.degradation.source or 'the model given'}."
+                f"({interval}), by {self.degradation.source or 'the law given'}."
             )
             if self.is_extrapolated:
                 covered = self.degradation.covered_compression(self.full_size.weights)
-                least = f"beyond {covered:.0f}x fewer weights than these" if covered > 1 else "as small as these"
-                lines.append(f"This is an extrapolation: nothing {least} was measured, and the interval may not hold.")
+                least = f"compressed more than {covered:.0f}x" if covered > 1 else "with so few weights"
+                lines.append(f"Extrapolation: no network {least} was measured, and the interval may not hold.")
+            if self.assumption is not None:
+                lines.append(self.assumption)
         return "\n".join(lines)

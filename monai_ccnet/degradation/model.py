@@ -25,13 +25,16 @@ from monai_ccnet.degradation.law import DegradationPoint, Prediction, log_compre
 from monai_ccnet.degradation.published import (
     FAMILIES,
     PUBLISHED,
+    PUBLISHED_CLASSES,
     PUBLISHED_OMEGA,
     PUBLISHED_RESIDUAL,
+    PUBLISHED_WEIGHTS,
 )
 from monai_ccnet.values import Value
 
 __all__ = ["CALIBRATED", "DegradationModel"]
 
+_SAME_SIZE = 0.05  # of full-size networks whose data have other channels
 CALIBRATED = Path(__file__).parent / "calibrated"  # <network>/<metric>.json
 
 
@@ -60,6 +63,7 @@ class DegradationModel(Value):
         not_learned: number of networks that did not learn, which are not among ``points``.
         max_compression: the largest that was measured; beyond it the law is an extrapolation. ``None`` if not known.
         full_weights: kernel weights of the full-size network that was measured; ``None`` if not known.
+        spatial_dims: 2 or 3, of the networks that were measured; ``None`` if not known.
     """
 
     slope: float
@@ -81,6 +85,7 @@ class DegradationModel(Value):
     not_learned: int = 0
     max_compression: float | None = None
     full_weights: int | None = None
+    spatial_dims: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("settings", "dataset_slopes", "left_out_errors"):
@@ -129,6 +134,7 @@ class DegradationModel(Value):
             datasets=5,
             points=30,
             max_compression=256.0,
+            spatial_dims=2,
         )
 
     @classmethod
@@ -389,6 +395,37 @@ class DegradationModel(Value):
         share = 1.0 if self.full_weights is None else min(1.0, full_weights / self.full_weights)
         return max(1.0, self.max_compression * share)
 
+    def assumption_for(self, network_def: Mapping[str, Any], spatial_dims: int, full_weights: int) -> str | None:
+        """Say how a network differs from the one that was measured, ``None`` where it does not or that is not known.
+
+        Args:
+            network_def: the network's config, or any mapping with its ``_target_``.
+            spatial_dims: 2 or 3.
+            full_weights: kernel weights of the full-size network; within 5 % they count as equal, since channels in
+                and out belong to the data.
+
+        >>> law = DegradationModel.published("unet")
+        >>> law.assumption_for({"_target_": "monai_ccnet.networks.PlainUNet"}, 2, 31_023_744)
+        >>> print(law.assumption_for({"_target_": "SegResNet"}, 3, 4_700_000)[:52])
+        Assumed: the law was measured on PlainUNet (2-D, 31,
+        """
+        measured = PUBLISHED_CLASSES.get(self.network, self.network)
+        weights = self.full_weights or PUBLISHED_WEIGHTS.get(self.network)
+        given = str(network_def["_target_"]).rsplit(".", 1)[-1]
+        differs = (
+            (measured and measured != given)
+            or (self.spatial_dims is not None and self.spatial_dims != spatial_dims)
+            or (weights is not None and abs(full_weights / weights - 1) > _SAME_SIZE)
+        )
+        if not differs:
+            return None
+        details = [f"{self.spatial_dims}-D"] if self.spatial_dims else []
+        details += [f"{weights:,} weights at full size"] if weights else []
+        return (
+            f"Assumed: the law was measured on {measured or 'another network'} ({', '.join(details)}), this is {given} "
+            f"({spatial_dims}-D, {full_weights:,})."
+        )
+
     def assuming(self, settings: dict[str, Any]) -> DegradationModel:
         """Return this model as if it held for other settings: an assumption, which its ``source`` then names."""
         return (
@@ -405,7 +442,7 @@ class DegradationModel(Value):
         if errors:
             slope, intercept = f"{slope} ± {errors[0]:.2g}", f"{intercept} ± {errors[1]:.2g}"
         words = (
-            f"degradation of {self.network or 'a network'} ({self.metric}): {slope} x complexity {sign} {intercept} "
+            f"law of {self.network or 'a network'} ({self.metric}): {slope} x complexity {sign} {intercept} "
             f"lost per decade of weights"
         )
         if self.curvature or self.curvature_error is not None:
@@ -416,7 +453,7 @@ class DegradationModel(Value):
             words += f"; R² {self.r_squared:.2f} over {self.datasets} data sets"
         if self.left_out_errors:
             listed = ", ".join(f"{name} {error:.3f}" for name, error in self.left_out_errors.items())
-            words += f"; error of the relative score of a data set left out {self.left_out_error:.3f} ({listed})"
+            words += f"; leave-one-data-set-out error of the relative score {self.left_out_error:.3f} ({listed})"
         if self.not_learned:
-            words += f"; {self.not_learned} networks did not learn and are not counted in"
+            words += f"; {self.not_learned} networks failed to learn and are not counted"
         return words

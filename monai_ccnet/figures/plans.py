@@ -10,7 +10,6 @@ import numpy as np
 from monai_ccnet.constraints import CompressionPlan
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.figures.canvas import PAGE_WIDTH, Figure, plain_log_axis, scale_name
-from monai_ccnet.networks import widths_of
 
 __all__ = ["draw_plan", "draw_trade_off"]
 
@@ -25,17 +24,16 @@ def draw_plan(plan: CompressionPlan) -> Figure:
     Args:
         plan: as :func:`~monai_ccnet.constraints.compress` returns it.
     """
-    stages = widths_of(plan.network_def)
+    stages = plan.family
     model, profile = plan.degradation, plan.complexity
     scales = stages.scales if stages.layerwise else (1,) * len(plan.channels)
-    explained = model is not None and profile is not None and set(scales) <= set(profile.scales)
+    explained = profile is not None and set(scales) <= set(profile.scales)
     figure = Figure(figsize=(PAGE_WIDTH, 6.2 if explained else 3.1), layout="constrained")
     top, *below = figure.subplots(1 + explained, 1, squeeze=False).ravel()
     names = list(map(scale_name, scales)) if stages.layerwise else np.ravel(stages.argument).tolist()
     _draw_channels(top, plan, names)
     top.set_xlabel("scale at which the stage works" if stages.layerwise else "width of the network")
     if explained:
-        assert model is not None
         assert profile is not None
         by_stage = plan.allocation == "complexity"
         compressions = [share**-2 for share in plan.multipliers] if by_stage else [plan.compression] * len(scales)
@@ -48,7 +46,7 @@ def draw_plan(plan: CompressionPlan) -> Figure:
 
 def _draw_channels(axes: Any, plan: CompressionPlan, names: Sequence[str]) -> None:
     places, width = np.arange(len(names)), 0.4
-    full = [round(channels / share) for channels, share in zip(plan.channels, plan.multipliers, strict=True)]
+    full = plan.full_channels
     size = 9 if len(names) < 8 else 7
     for offset, channels, colour, label in (
         (-width / 2, full, "0.75", "full-size network"),
@@ -98,7 +96,7 @@ def draw_trade_off(plans: Sequence[CompressionPlan], chosen: CompressionPlan | N
         axes.annotate(words, (chosen.size.file_bytes, chosen.predicted.score), (8, -14), textcoords="offset points")
     plain_log_axis(axes.xaxis, subdivided=(1, 3), unit="B")
     axes.set_xlabel("size of the file of weights, 32 bits each")
-    metric = next((plan.degradation.metric for plan in plans if plan.degradation is not None), "score")
+    metric = plans[0].degradation.metric if plans else "score"
     axes.set_ylabel(f"{metric.upper()} relative to full size")
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="lower right")

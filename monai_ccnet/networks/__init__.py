@@ -2,25 +2,16 @@
 
 from monai_ccnet.networks.building import build_network, network_def_of
 from monai_ccnet.networks.cumedvision import CUMedVision
+from monai_ccnet.networks.family import NetworkFamily, narrow
 from monai_ccnet.networks.latency import Latency, LatencyComparison, compare_latency, measure_latency
 from monai_ccnet.networks.memory import follow_forward, follow_training
-from monai_ccnet.networks.narrowing import (
-    WIDTHS,
-    StageWidths,
-    Widths,
-    check_input_shape,
-    default_input_shape,
-    divisor_of,
-    narrow,
-    widths_of,
-    with_widths,
-)
 from monai_ccnet.networks.plain_unet import PlainUNet
 from monai_ccnet.networks.precision import PRECISIONS, at_precision
 from monai_ccnet.networks.size import NetworkSize, file_bytes, linear_memory_multiplier, network_size
 from monai_ccnet.networks.squeeze_unet import SqueezeUNet
 from monai_ccnet.networks.storage import dequantized, kernel_axes, load_weights, quantized, reads_int8, save_weights
 from monai_ccnet.networks.ucunet import UCUNet
+from monai_ccnet.networks.widths import WIDTHS, Widths, check_input_shape, default_input_shape, divisor_of
 
 __all__ = [
     "PRECISIONS",
@@ -28,10 +19,10 @@ __all__ = [
     "CUMedVision",
     "Latency",
     "LatencyComparison",
+    "NetworkFamily",
     "NetworkSize",
     "PlainUNet",
     "SqueezeUNet",
-    "StageWidths",
     "UCUNet",
     "Widths",
     "at_precision",
@@ -54,6 +45,4 @@ __all__ = [
     "quantized",
     "reads_int8",
     "save_weights",
-    "widths_of",
-    "with_widths",
 ]

@@ -71,8 +71,16 @@ def build_network(network_def: NetworkDef, device: str | torch.device | None = N
 
 
 def arguments_of(network_def: NetworkDef) -> dict[str, Any]:
-    """Return all arguments of a network: those of its config, and the defaults of the others."""
-    return {**_defaults_of(target_of(network_def)), **network_def}
+    """Return all arguments of a network: those of its config, and the defaults of the others.
+
+    One that has neither is refused by name when it is asked for, with a ``ValueError``.
+    """
+    return _Arguments({**_defaults_of(target_of(network_def)), **network_def})
+
+
+class _Arguments(dict[str, Any]):
+    def __missing__(self, name: str) -> Any:
+        raise ValueError(f"{self['_target_']} needs the argument {name!r}: add it to the network's config.")
 
 
 def target_of(network_def: Any) -> str:

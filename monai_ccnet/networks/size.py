@@ -15,8 +15,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from monai_ccnet.networks.building import build_network
 from monai_ccnet.networks.memory import follow_forward, follow_training, on_meta
-from monai_ccnet.networks.narrowing import WIDTHS, check_input_shape
 from monai_ccnet.networks.storage import stored_state, written_bytes
+from monai_ccnet.networks.widths import WIDTHS, check_input_shape
 from monai_ccnet.values import Value
 
 __all__ = ["Countable", "NetworkSize", "file_bytes", "network_size"]

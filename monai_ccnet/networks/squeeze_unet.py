@@ -10,7 +10,7 @@ from monai.networks.blocks.convolutions import Convolution
 from torch import nn
 
 from monai_ccnet.networks.blocks import check_widths, initialise
-from monai_ccnet.networks.narrowing import rounded
+from monai_ccnet.networks.family import rounded
 from monai_ccnet.networks.plain_unet import PlainUNet
 
 __all__ = ["SqueezeUNet"]

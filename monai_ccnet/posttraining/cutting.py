@@ -12,8 +12,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from monai_ccnet.networks.building import build_network
 from monai_ccnet.networks.memory import copy_of, on_meta
-from monai_ccnet.networks.narrowing import default_input_shape
 from monai_ccnet.networks.storage import float_state
+from monai_ccnet.networks.widths import default_input_shape
 from monai_ccnet.posttraining.channels import ChannelGroup
 
 __all__ = ["filters_of", "load_pruned", "without_channels"]

@@ -14,7 +14,6 @@ from torch.nn.modules.conv import _ConvNd
 from monai_ccnet.constraints.plan import CompressionPlan
 from monai_ccnet.files import csv_rows
 from monai_ccnet.networks.building import build_network
-from monai_ccnet.networks.narrowing import with_widths
 from monai_ccnet.networks.size import kernel_weights
 from monai_ccnet.posttraining.channels import follow_channels
 from monai_ccnet.posttraining.pruning import prune_share
@@ -113,8 +112,7 @@ def planned_weights(plan: CompressionPlan) -> dict[str, tuple[int, int]]:
     >>> plan.channels, planned_weights(plan)["encoder.0.1.conv"]  # 64 x 64 x 9 and 31 x 31 x 9
     ((31, 62), (36864, 8649))
     """
-    widths = [round(width / by) for width, by in zip(plan.channels, plan.multipliers, strict=True)]
-    full, narrow = (_kernels(each) for each in (with_widths(plan.network_def, widths), plan.network_def))
+    full, narrow = (_kernels(each) for each in (plan.family.network_def, plan.network_def))
     return {layer: (count, narrow[layer]) for layer, count in full.items()}
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from monai_ccnet.constraints import AccuracyFloor, CompressionPlan
 from monai_ccnet.files import atomically
-from monai_ccnet.networks import widths_of
 from monai_ccnet.records import METRICS, TrialRecord
 from monai_ccnet.reporting.report import report, report_words
 
@@ -164,18 +163,20 @@ def _sizes(plan: CompressionPlan, record: TrialRecord) -> list[Sequence[str]]:
 
 
 def _stages(plan: CompressionPlan) -> list[Sequence[str]]:
-    stages = widths_of(plan.network_def)
+    family = plan.family
     measured = {} if plan.complexity is None else dict(zip(plan.complexity.scales, plan.complexity.mean, strict=True))
-    scales: Sequence[int | None] = stages.scales if stages.layerwise else [None] * len(plan.channels)
+    scales: Sequence[int | None] = family.scales if family.layerwise else [None] * len(plan.channels)
     return [
         (
             "all" if scale is None else f"at 1/{scale}" if scale > 1 else "at full scale",
             f"{measured[scale]:.4f}" if scale in measured else "",
-            f"{round(channels / share):,}",
+            f"{full:,}",
             f"{channels:,}",
             f"{share:.4f}",
         )
-        for scale, channels, share in zip(scales, plan.channels, plan.multipliers, strict=True)
+        for scale, full, channels, share in zip(
+            scales, plan.full_channels, plan.channels, plan.multipliers, strict=True
+        )
     ]
 
 
@@ -197,8 +198,6 @@ def _complexity(plan: CompressionPlan, picture: str) -> str:
 
 
 def _law(plan: CompressionPlan) -> str:
-    if plan.degradation is None:
-        return ""
     return _section("How fast the network loses accuracy", _paragraphs(str(plan.degradation).splitlines()))
 
 

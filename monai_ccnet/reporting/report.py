@@ -30,7 +30,7 @@ def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | 
             raise InfeasibleConstraintError(
                 f"the file written has {record.file_bytes:,} bytes, the budget is {each.max_bytes:,}."
             )
-    metric = plan.degradation.metric if plan.degradation is not None else "f1"
+    metric = plan.degradation.metric
     achieved = record.scores[metric]
     return {
         "dataset": record.dataset,
@@ -44,7 +44,7 @@ def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | 
             "level": plan.predicted.level,
             "is_extrapolated": plan.is_extrapolated,
             "score": None if full_size_score is None else plan.predicted.score * full_size_score,
-            "source": plan.degradation.source if plan.degradation is not None else None,
+            "source": plan.degradation.source,
         },
         "achieved": {
             "score": achieved,

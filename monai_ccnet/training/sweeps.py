@@ -19,8 +19,9 @@ from tqdm.auto import tqdm
 
 from monai_ccnet.configs import root_cause
 from monai_ccnet.files import read_json
-from monai_ccnet.networks.narrowing import default_input_shape, narrow
+from monai_ccnet.networks.family import narrow
 from monai_ccnet.networks.size import network_size
+from monai_ccnet.networks.widths import default_input_shape
 from monai_ccnet.training.trial import TrialRecord, full_network_def, run_trial
 from monai_ccnet.values import load_values
 

@@ -16,7 +16,7 @@ import torch
 from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.constraints import DiskBudget, MemoryBudget, compress
 from monai_ccnet.degradation import DegradationModel
-from monai_ccnet.networks import WIDTHS, default_input_shape, widths_of, with_widths
+from monai_ccnet.networks import WIDTHS, NetworkFamily
 from monai_ccnet.networks.size import disk_bytes, memory_bytes
 
 OURS = {"PlainUNet", "CUMedVision", "UCUNet", "SqueezeUNet"}
@@ -64,15 +64,15 @@ def main() -> None:
                 "out_channels": 2,
                 **ARGUMENTS.get(name, {}),
             }
-            stages, shape = widths_of(network_def), default_input_shape(network_def)
-            smallest = with_widths(network_def, stages.nearest([0.0] * len(stages.widths)))
+            family = NetworkFamily.of(network_def)
+            smallest, shape = family.at(family.smallest), family.input_shape
             most, least = disk_bytes(network_def), disk_bytes(smallest)
             disk = DiskBudget(least + (most - least) // 10)
             at_most, at_least = memory_bytes(network_def, shape), memory_bytes(smallest, shape)
             memory = MemoryBudget(at_least + (at_most - at_least) // 10, shape)
             plans = [
                 partial(compress, network_def, disk, layerwise=False),
-                partial(compress, network_def, disk, **KNOWN, layerwise=stages.layerwise),
+                partial(compress, network_def, disk, **KNOWN, layerwise=family.layerwise),
                 partial(compress, network_def, memory, layerwise=False),
             ]
             times = [f"{np.median([seconds(plan) for _ in range(4)][1:]):.2f}" for plan in plans]

@@ -21,7 +21,7 @@ from summarise_comparisons import markdown
 from monai_ccnet import bundle_root
 from monai_ccnet.constraints import Budget, ComputeBudget, DiskBudget
 from monai_ccnet.files import write_table
-from monai_ccnet.networks import widths_of, with_widths
+from monai_ccnet.networks import NetworkFamily
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.training import full_network_def, run_trial
 
@@ -38,12 +38,13 @@ SEEDS = (0, 1)
 
 def widest(network_def: dict, ratio: float, budgets: tuple[Budget, ...]) -> tuple[int, ...]:
     """Return the widest channels of a ratio that keep to all budgets."""
-    full, found = widths_of(network_def).widths, ()
+    family, found = NetworkFamily.of(network_def), ()
+    full = family.channels
     for first in np.arange(1, full[0] + 0.01, 0.05):
         channels = tuple(max(1, round(first * ratio**stage)) for stage in range(len(full)))
         if channels == found:
             continue
-        narrowed = with_widths(network_def, channels)
+        narrowed = family.at(channels)
         if any(a > b for a, b in zip(channels, full, strict=True)) or any(
             budget.needed(narrowed) > budget.limit for budget in budgets
         ):
@@ -63,7 +64,7 @@ def train(
     """Return a row of what one network reaches, with what else its recipe and its config say than the bundle's."""
     full = full_network_def(bundle_root(), dataset_dir=str(folder))
     place = output / f"{folder.name}-{'-'.join(map(str, channels))}-seed{seed}"
-    narrowed = {**with_widths(full, channels), **settings}
+    narrowed = {**NetworkFamily.of(full).at(channels), **settings}
     given = {**RECIPE, **(recipe or {}), "dataset_dir": str(folder), "seed": seed}
     return row_of(run_trial(bundle_root(), place, narrowed, **given))
 

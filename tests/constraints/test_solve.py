@@ -24,9 +24,9 @@ from monai_ccnet.constraints import (
     trade_off,
     with_fewer_filters,
 )
-from monai_ccnet.constraints.solve import _crossing
+from monai_ccnet.constraints.search import crossing
 from monai_ccnet.degradation import DegradationModel
-from monai_ccnet.networks import build_network, narrow, network_size, save_weights, widths_of, with_widths
+from monai_ccnet.networks import NetworkFamily, build_network, narrow, network_size, save_weights
 from monai_ccnet.networks.size import disk_bytes
 
 UNET = {
@@ -169,7 +169,7 @@ def test_a_plan_in_a_file_builds_the_same_network(tmp_path):
         (lambda: AccuracyFloor(0), ValueError, "above 0"),
         (lambda: AccuracyFloor(1.01), InfeasibleConstraintError, "highest that can be had is 1.0"),
         (lambda: compress(SMALL, DiskBudget(1000), **KNOWN), InfeasibleConstraintError, r"still needs 2\d,\d{3} bytes"),
-        (lambda: compress(SMALL, DiskBudget(10**5)), ValueError, "need complexity="),
+        (lambda: compress(SMALL, DiskBudget(10**5), allocation="complexity"), ValueError, "need complexity="),
         (lambda: compress(SMALL, AccuracyFloor(0.9), layerwise=False), ValueError, "need complexity="),
         (
             lambda: compress(
@@ -244,7 +244,7 @@ def test_of_several_budgets_the_narrowest_plan_binds(layerwise):
     assert plan.constraints == (disk, compute, memory)
     assert plan.size.macs <= compute.max_macs
     assert plan.size.file_bytes <= disk.max_bytes
-    assert f"What binds is {plan.constraint}" in str(plan)
+    assert f"Binding constraint: {plan.constraint}" in str(plan)
     assert CompressionPlan.from_dict(plan.to_dict()) == plan
 
 
@@ -304,21 +304,21 @@ WIDTH_A_STAGE = {
 @pytest.mark.parametrize("name", [*ONE_WIDTH, *WIDTH_A_STAGE])
 def test_plans_for_monais_networks_are_within_one_step_of_the_budget(name, layerwise):
     network_def = {"_target_": NETS + name, **IN_OUT, **ONE_WIDTH.get(name, {}), **WIDTH_A_STAGE.get(name, {})}
-    stages = widths_of(network_def)
-    least = network_size(with_widths(network_def, stages.nearest([0.0] * len(stages.widths)))).file_bytes
+    stages = NetworkFamily.of(network_def)
+    least = stages.size(stages.smallest).file_bytes
     budget = DiskBudget(round(0.6 * least + 0.4 * network_size(network_def).file_bytes))
     plan = compress(network_def, budget, layerwise=layerwise, **KNOWN)
     assert plan.layerwise == (layerwise and name in WIDTH_A_STAGE)
     assert budget.needed(plan.network_def) <= budget.max_bytes
     assert narrow(network_def, plan.multipliers) == plan.network_def
-    assert plan.channels != stages.widths
+    assert plan.channels != stages.channels
     if plan.layerwise:
-        steps = zip(plan.channels, stages.multiples, stages.widths, strict=True)
+        steps = zip(plan.channels, stages.multiples, stages.channels, strict=True)
         wider = tuple(min(width + step, full) for width, step, full in steps)
     else:  # the next widths on the way to the full ones
-        way = (stages.nearest([multiplier] * len(stages.widths)) for multiplier in np.linspace(0, 1, 50_001))
+        way = (stages.nearest([multiplier] * len(stages.channels)) for multiplier in np.linspace(0, 1, 50_001))
         wider = next(widths for widths in way if sum(widths) > sum(plan.channels))
-    assert budget.needed(with_widths(network_def, wider)) > budget.max_bytes
+    assert budget.needed(stages.at(wider)) > budget.max_bytes
 
 
 @pytest.mark.parametrize("name", ONE_WIDTH)
@@ -356,7 +356,7 @@ def test_the_crossing_is_found_on_any_falling_steps_with_few_looks(falls, at_ful
         looked.append(channels)
         return at_full - 0.1 * (1 + len(edges) - channels[0]) - 0.05
 
-    above, below = _crossing(channels_at, height, (1,))
+    above, below = crossing(channels_at, height, (1,))
     heights = [height((count,)) for count in range(1 + len(edges), 0, -1)]
     fits = [count for count in range(1 + len(edges), 0, -1) if height((count,)) <= 0]
     if len(fits) == len(heights):
@@ -382,7 +382,7 @@ def test_where_nothing_is_lost_a_floor_leads_as_far_as_was_measured(layerwise):
     further = compress(UNET, DiskBudget(200_000), **known)
     assert further.compression > 64
     assert further.is_extrapolated
-    assert "an extrapolation: nothing beyond 64x fewer weights than these was measured" in str(further)
+    assert "Extrapolation: no network compressed more than 64x was measured" in str(further)
 
 
 def test_a_stage_at_whose_scale_nothing_is_lost_is_at_least_half_as_wide_as_the_one_before_it():
@@ -408,7 +408,7 @@ def test_a_tapered_plan_falls_from_stage_to_stage_and_keeps_to_the_budget():
     assert plan.channels == (20, 17, 14, 12, 10)
     assert plan.allocation == "taper"
     assert "widths that fall" in str(plan)
-    assert plan.size.file_bytes <= 250_000 < disk_bytes(with_widths(UNET, [c + 1 for c in plan.channels]))
+    assert plan.size.file_bytes <= 250_000 < disk_bytes(plan.family.at([c + 1 for c in plan.channels]))
     assert CompressionPlan.from_dict(plan.to_dict()) == plan
 
 
@@ -441,3 +441,89 @@ def test_a_tapered_plan_grows_to_the_full_size_network():
 def test_an_unknown_allocation_is_refused():
     with pytest.raises(ValueError, match="complexity"):
         compress(UNET, DiskBudget(250_000), allocation="falling")
+
+
+def test_a_floor_that_a_budget_is_predicted_to_keep_is_planned_though_nothing_so_small_was_measured():
+    law = DegradationModel.from_constants(0.01, 0.005, max_compression=64.0)
+    known = {"complexity": KNOWN["complexity"], "degradation": law}
+    budget, floor = DiskBudget(250_000), AccuracyFloor(0.95)
+    plan = compress(UNET, [budget, floor], **known)
+    assert plan.channels == compress(UNET, budget, **known).channels
+    assert plan.constraint == budget
+    assert plan.predicted.score >= 0.95
+    assert plan.is_extrapolated
+    assert f"Binding constraint: {budget}" in str(plan)
+    assert "Extrapolation: no network compressed more than 64x was measured" in str(plan)
+
+
+SPEEDY = {**UNET, "channels": [16, 32, 64]}
+ROOMY = {
+    "complexity": KNOWN["complexity"],
+    "degradation": DegradationModel.from_constants(0.2, 0.02, max_compression=30),
+}
+BUDGETS = {
+    "disk": lambda share: DiskBudget(round(30_000 * 20**share)),
+    "compute": lambda share: ComputeBudget(round(2_000_000 * 50**share), PATCH),
+    "memory": lambda share: MemoryBudget(round(400_000 * 20**share), PATCH),
+    "floor": lambda share: AccuracyFloor(0.6 + 0.4 * share),
+}
+
+
+def _scores(constraints, **given):
+    try:
+        return compress(SPEEDY, constraints, input_shape=PATCH, **ROOMY, **given).predicted.score
+    except InfeasibleConstraintError:
+        return None
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.sampled_from(["disk", "compute", "memory"]),
+    st.sampled_from(list(BUDGETS)),
+    st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),
+    st.floats(0, 1),
+    st.sampled_from([{"layerwise": False}, {"allocation": "taper"}, {"allocation": "complexity"}]),
+)
+def test_raising_a_budget_beside_any_other_constraint_never_loses_predicted_score(raised, other, shares, share, given):
+    beside = BUDGETS[other](share)
+    low, high = (_scores([BUDGETS[raised](each), beside], **given) for each in shares)
+    if low is not None:
+        assert high is not None
+        assert high >= low - 1e-12
+
+
+def test_without_an_allocation_the_paper_is_followed_where_both_its_parts_are_given():
+    assert compress(UNET, DiskBudget(250_000), **KNOWN).allocation == "complexity"
+    plan = compress(UNET, DiskBudget(250_000))
+    assert plan.allocation == "taper"
+    assert plan.degradation == DegradationModel.calibrated("plain_unet")
+    assert plan.predicted is None
+    profile = ComplexityProfile("mine", plan.degradation.settings, (1,), (0.1,), None, 1)
+    assert compress(UNET, AccuracyFloor(0.95), complexity=profile).allocation == "taper"
+
+
+def test_a_law_of_another_network_is_assumed_and_gives_no_interval():
+    measured = compress(UNET, DiskBudget(250_000), **KNOWN)
+    assert measured.assumption is None
+    assert measured.predicted.low is not None
+    others = [
+        {**UNET, "_target_": "monai_ccnet.networks.UCUNet"},
+        {**UNET, "spatial_dims": 3},
+        {**UNET, "channels": [32, 64, 128, 256, 512]},
+    ]
+    for network_def in others:
+        plan = compress(network_def, DiskBudget(400_000), **KNOWN)
+        assert (plan.predicted.low, plan.predicted.high) == (None, None)
+        assert "Assumed: the law was measured on PlainUNet (2-D, 31,023,744 weights at full size), this is" in str(plan)
+        assert "interval unknown" in str(plan)
+    assert compress({**UNET, "in_channels": 3, "out_channels": 5}, DiskBudget(250_000), **KNOWN).assumption is None
+
+
+def test_a_network_of_ones_own_is_narrowed_by_an_entry_in_a_config():
+    entry = {"argument": "channels", "scales": [1, 2, 4], "least": 2}
+    own = {**SMALL, "_target_": "tests_own_network.PlainUNet"}
+    with pytest.raises(ValueError, match="is not a torch"):
+        compress(own, DiskBudget(60_000), widths=entry)
+    plan = compress(SMALL, DiskBudget(60_000), widths=entry)
+    assert plan.family.least == 2
+    assert plan.channels == compress(SMALL, DiskBudget(60_000)).channels

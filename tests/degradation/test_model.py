@@ -211,7 +211,7 @@ def test_the_papers_own_curvature_and_errors_of_sets_left_out(published_points):
     model = DegradationModel.fit(published_points, curvature=None)
     assert model.curvature > 0
     assert set(model.left_out_errors) == set(model.dataset_slopes) == {"chase_db1", "drive", "melanoma"}
-    assert "error of the relative score of a data set left out" in str(model)
+    assert "leave-one-data-set-out error of the relative score" in str(model)
     assert DegradationModel.from_dict(model.to_dict()) == model
 
 
@@ -234,7 +234,7 @@ def test_a_network_that_did_not_learn_is_counted_and_not_fitted():
     model = DegradationModel.fit([*points, dead])
     assert model.slope == pytest.approx(0.4)
     assert model.not_learned == 1
-    assert "1 networks did not learn" in str(model)
+    assert "1 networks failed to learn" in str(model)
 
 
 def test_a_few_networks_of_ones_own_narrow_the_interval():

@@ -12,13 +12,13 @@ from torch.nn.modules.conv import _ConvNd
 
 from monai_ccnet.networks import (
     WIDTHS,
+    NetworkFamily,
     build_network,
     check_input_shape,
     default_input_shape,
     divisor_of,
     narrow,
     network_size,
-    widths_of,
 )
 
 SMALL = {
@@ -211,5 +211,7 @@ def test_scales_are_where_the_widths_appear():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 module.register_forward_hook(note)
         network(torch.empty(1, 1, 96, 96, device="meta"))
-        stages = widths_of(network_def)
-        assert [seen[width] for width in stages.widths] == [{scale} for scale in stages.scales], network_def["_target_"]
+        stages = NetworkFamily.of(network_def)
+        assert [seen[width] for width in stages.channels] == [{scale} for scale in stages.scales], network_def[
+            "_target_"
+        ]

@@ -11,13 +11,13 @@ from monai.networks.nets import BasicUNet, UNet
 
 from monai_ccnet.networks import (
     WIDTHS,
+    NetworkFamily,
     PlainUNet,
     Widths,
     build_network,
     divisor_of,
     narrow,
     network_def_of,
-    widths_of,
 )
 
 PLAIN = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [64, 128, 256, 512, 1024]}
@@ -59,7 +59,7 @@ def test_channels_never_rise_as_the_multiplier_falls(first, second):
     ("network_def", "scales"), [(PLAIN, (1, 2, 4, 8, 16)), (MONAI_UNET, (2, 4, 4)), (BASIC, (1, 2, 4, 8, 16, 1))]
 )
 def test_every_known_network_narrows_and_runs(network_def, scales):
-    assert widths_of(network_def)[2] == scales
+    assert NetworkFamily.of(network_def).scales == scales
     network = build_network(narrow(network_def, 0.5)).eval()
     assert network(torch.zeros(1, 1, 32, 32)).shape[2:] == (32, 32)
 
@@ -139,7 +139,7 @@ def test_one_entry_makes_a_network_known(monkeypatch):
     network_def = {"_target_": f"{TwoConvolutions.__module__}.TwoConvolutions", "widths": [16, 10]}
     monkeypatch.setitem(sys.modules, TwoConvolutions.__module__, sys.modules[__name__])
     assert narrow(network_def, [0.3, 0.5])["widths"] == [4, 6]
-    assert widths_of(network_def).scales == (1, 2)
+    assert NetworkFamily.of(network_def).scales == (1, 2)
     assert divisor_of(network_def) == (2, 1)
 
 

@@ -1,0 +1,191 @@
+"""What a network can become: its stages, their scales and full widths, and the config and sizes at any other widths."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from monai_ccnet.networks.building import NetworkDef, arguments_of, network_def_of, target_of
+from monai_ccnet.networks.size import NetworkSize, network_size
+from monai_ccnet.networks.widths import Widths, default_input_shape, divisor_of, widths_entry
+from monai_ccnet.values import Value
+
+__all__ = ["NetworkFamily", "narrow", "rounded"]
+
+Channels = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class NetworkFamily(Value):
+    """A network at any width: looked up once, by :meth:`of`.
+
+    Attributes:
+        network_def: the full-size network's MONAI config.
+        argument: name of the argument that holds the widths, or of the arguments.
+        channels: full widths in channels, one a stage, or one for each argument that is one number.
+        scales: the subsampling of the input at which each stage works, by its largest axis.
+        multiples: what each width must divide by.
+        least: the smallest width at which the network can be built.
+        layerwise: whether each stage has a width of its own.
+        divisor: what each spatial axis of the input must divide by.
+        input_shape: ``(B, C, H, W[, D])`` of one image that the network takes.
+    """
+
+    network_def: dict[str, Any]
+    argument: str | tuple[str, ...]
+    channels: Channels
+    scales: tuple[int, ...]
+    multiples: tuple[int, ...]
+    least: int
+    layerwise: bool
+    divisor: tuple[int, ...]
+    input_shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "network_def", dict(self.network_def))
+        for name in ("channels", "scales", "multiples", "divisor", "input_shape"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not isinstance(self.argument, str):
+            object.__setattr__(self, "argument", tuple(self.argument))
+        object.__setattr__(self, "_sizes", {})  # no field: it is neither compared nor written
+
+    @classmethod
+    def of(cls, network_def: Any, widths: Widths | Mapping[str, Any] | None = None) -> NetworkFamily:
+        """Look up what a network can be narrowed to.
+
+        Args:
+            network_def: the full-size network's MONAI config, ``{"_target_": ..., ...}``, with references resolved.
+            widths: where it holds its widths, if it is not in :data:`~monai_ccnet.networks.WIDTHS`; as a dictionary
+                in a bundle's YAML.
+
+        Raises:
+            ValueError: if it is not known where the network holds its widths, or these are not as they must be.
+
+        >>> family = NetworkFamily.of({"_target_": "PlainUNet", "channels": [64, 128, 256]})
+        >>> family.channels, family.scales, family.at((8, 8, 8))["channels"]
+        ((64, 128, 256), (1, 2, 4), [8, 8, 8])
+        """
+        network_def = network_def_of(network_def)
+        entry = Widths(**widths) if isinstance(widths, Mapping) else widths or widths_entry(network_def)
+        arguments, name = arguments_of(network_def), target_of(network_def)
+        raw = entry.widths_of(arguments)
+        values = tuple(raw) if isinstance(raw, Sequence) and not isinstance(raw, str) else (raw,)
+        if not values or not all(isinstance(value, int) and value >= 1 for value in values):
+            raise ValueError(f"{entry.argument!r} of {name} must be whole numbers from 1, got {raw!r}.")
+        multiple = entry.multiples_of(arguments)
+        multiples = (multiple,) * len(values) if isinstance(multiple, int) else tuple(multiple)
+        if any(value % by for value, by in zip(values, multiples, strict=True)):
+            raise ValueError(
+                f"{entry.argument!r} of {name} must divide by {multiple} (its groups or heads), got {raw!r}."
+            )
+        scales = tuple(scale if isinstance(scale, int) else max(scale) for scale in entry.scales_of(arguments))
+        layerwise = isinstance(entry.argument, str) and isinstance(raw, Sequence)
+        if layerwise and len(scales) != len(values):
+            raise ValueError(
+                f"{name} has {len(values)} widths in {entry.argument!r}, but {len(scales)} stages by its other "
+                "arguments: give one width a stage."
+            )
+        return cls(
+            network_def=network_def,
+            argument=entry.argument,
+            channels=values,
+            scales=scales,
+            multiples=multiples,
+            least=entry.least,
+            layerwise=layerwise,
+            divisor=divisor_of(network_def, entry),
+            input_shape=default_input_shape(network_def, entry),
+        )
+
+    @property
+    def spatial_dims(self) -> int:
+        """2 or 3."""
+        return len(self.divisor)
+
+    @property
+    def smallest(self) -> Channels:
+        """The smallest widths that the network can have."""
+        return self.nearest([0.0] * len(self.channels))
+
+    def at(self, channels: Sequence[int]) -> dict[str, Any]:
+        """Return the config of the network with other widths, in the order of :attr:`channels`."""
+        changed = copy.deepcopy(self.network_def)
+        names = (self.argument,) if isinstance(self.argument, str) else self.argument
+        values = [list(channels)] if self.layerwise else list(channels)
+        changed.update(zip(names, values, strict=True))
+        return changed
+
+    def nearest(self, multipliers: Sequence[float], *, up: bool = False) -> Channels:
+        """Return each width times its multiplier, to the nearest width that it can have, or to the next one up."""
+        return tuple(
+            rounded(width * value, multiple, self.least, up=up)
+            for width, value, multiple in zip(self.channels, multipliers, self.multiples, strict=True)
+        )
+
+    def multipliers(self, channels: Sequence[int]) -> tuple[float, ...]:
+        """Return the share of its full width that each stage keeps."""
+        return tuple(width / full for width, full in zip(channels, self.channels, strict=True))
+
+    def size(self, channels: Sequence[int], input_shape: Sequence[int] | None = None) -> NetworkSize:
+        """Return the exact sizes of the network with other widths; each is counted once.
+
+        Args:
+            channels: in the order of :attr:`channels`.
+            input_shape: ``(B, C, H, W[, D])``, for multiply-adds and activations.
+
+        Raises:
+            ValueError: if the network cannot take an input of this shape.
+        """
+        key = tuple(channels), None if input_shape is None else tuple(input_shape)
+        sizes: dict[tuple, NetworkSize] = self._sizes  # type: ignore[attr-defined]
+        if key not in sizes:
+            sizes[key] = network_size(self.at(channels), input_shape)
+        return sizes[key]
+
+
+def narrow(network_def: NetworkDef, multipliers: float | Sequence[float]) -> dict[str, Any]:
+    """Return the config of a narrower network: each width times its multiplier, to the nearest that it can have.
+
+    That is the nearest whole number of channels, or the nearest multiple of what the network's table entry names, such
+    as the groups of a group normalisation. A network with one width for all of its stages (SegResNet, SegResNetDS,
+    MedNeXt, SwinUNETR) takes one multiplier. UNETR's ``feature_size``, ``hidden_size`` and ``mlp_dim`` narrow together;
+    it keeps its number of heads, so that each attends over fewer numbers.
+
+    Args:
+        network_def: the network's MONAI config, ``{"_target_": ..., ...}``, with references resolved.
+        multipliers: one for all widths, or one a width, in (0, 1]; at least one channel always remains.
+
+    Raises:
+        ValueError: for a multiplier out of range, a wrong number of them, or a network that is not in
+            :data:`~monai_ccnet.networks.WIDTHS`.
+
+    >>> narrow({"_target_": "PlainUNet", "channels": [64, 128, 256]}, 0.5)["channels"]
+    [32, 64, 128]
+    >>> narrow({"_target_": "monai.networks.nets.SegResNet", "init_filters": 32}, 0.3)["init_filters"]
+    8
+    """
+    family = NetworkFamily.of(network_def)
+    number = len(family.channels)
+    values = [float(multipliers)] * number if isinstance(multipliers, (int, float)) else list(multipliers)
+    if len(values) != number and not family.layerwise:
+        raise ValueError(
+            f"{target_of(network_def)} narrows as a whole: its stages follow from {family.argument!r}, so it takes one "
+            f"multiplier, got {len(values)}. Give one number, and plan it with compress(..., layerwise=False)."
+        )
+    if len(values) != number:
+        raise ValueError(f"{number} stages need one multiplier or {number}, got {len(values)}.")
+    if not all(0 < value <= 1 for value in values):
+        raise ValueError(f"multipliers must lie in (0, 1], got {values}.")
+    return family.at(family.nearest(values))
+
+
+def rounded(width: float, multiple: int = 1, least: int = 1, *, up: bool = False) -> int:
+    """Return the nearest width that divides by ``multiple`` and is at least ``least``; halves round up.
+
+    With ``up`` it is the next one that is not narrower.
+    """
+    count = math.ceil(width / multiple - 1e-9) if up else math.floor(width / multiple + 0.5)
+    return multiple * max(count, math.ceil(least / multiple))

@@ -1,0 +1,252 @@
+"""Where each network's config holds its widths, and what its widths and its input must divide by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from monai.networks.layers.utils import split_args
+from monai.networks.nets.segresnet_ds import scales_for_resolution
+
+from monai_ccnet.networks.building import NetworkDef, arguments_of, target_of
+
+__all__ = ["WIDTHS", "Widths", "check_input_shape", "default_input_shape", "divisor_of", "widths_entry"]
+
+PerAxis = int | Sequence[int]
+Arguments = Mapping[str, Any]
+
+
+def _group_norm(arguments: Arguments) -> int:
+    """Return what group normalisation makes every width divide by: its number of groups, 1 without it."""
+    norm = arguments.get("norm_name") or arguments.get("norm") or ""
+    name, options = split_args(norm)
+    return options.get("num_groups", 1) if str(name).lower() == "group" else 1
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Where a network holds its widths, and what limits them and the input.
+
+    An entry is plain data wherever it can be, so that a bundle's YAML can hold one:
+    ``{argument: features, scales: [1, 2, 4, 8], multiple: 4}``. A function is given all arguments of the network.
+
+    Attributes:
+        argument: name of the argument that holds the widths: a list with one a stage, or one number from which all
+            stages follow. Several names, each of one number, if the network takes them all; they narrow together.
+        scales: subsampling of the input at which each stage works: a list of it, each one number or one an axis; or
+            the name of an argument with one entry a stage, where each stage halves the resolution. For each width in
+            a list; for a width that is one number, each stage that follows from it.
+        multiple: what each width must divide by: one number, or one a width. Without it, the number of groups of a
+            group normalisation in the argument ``norm`` or ``norm_name``.
+        least: the smallest width at which the network can be built.
+        divisor: what the input must divide by: one number, or one an axis. Without it, all scales.
+        input_size: name of the argument that holds the one size of input that the network takes, if there is one.
+        in_use: the widths that the network uses where these are not just what the argument holds; a function.
+
+    Raises:
+        TypeError: if an attribute is of another kind.
+    """
+
+    argument: str | tuple[str, ...]
+    scales: str | Sequence[PerAxis] | Callable[[Arguments], Sequence[PerAxis]]
+    multiple: int | Sequence[int] | Callable[[Arguments], int | Sequence[int]] = _group_norm
+    least: int = 1
+    divisor: PerAxis | Callable[[Arguments], PerAxis] | None = None
+    input_size: str | None = None
+    in_use: Callable[[Arguments], Sequence[int]] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.argument, str):
+            object.__setattr__(self, "argument", tuple(self.argument))
+        if not (isinstance(self.scales, (str, Sequence)) or callable(self.scales)):
+            raise TypeError(f"scales must be a list, the name of an argument or a function, got {self.scales!r}.")
+
+    def scales_of(self, arguments: Arguments) -> Sequence[PerAxis]:
+        """Return the scale of each stage of a network with these arguments."""
+        if isinstance(self.scales, str):
+            return [2**stage for stage in range(len(arguments[self.scales]))]
+        return self.scales(arguments) if callable(self.scales) else self.scales
+
+    def widths_of(self, arguments: Arguments) -> Any:
+        """Return what the argument, or each of the arguments, holds."""
+        if self.in_use is not None:
+            return self.in_use(arguments)
+        if isinstance(self.argument, tuple):
+            return tuple(arguments.get(name) for name in self.argument)
+        return arguments.get(self.argument)
+
+    def multiples_of(self, arguments: Arguments) -> int | Sequence[int]:
+        """Return what each width must divide by."""
+        return self.multiple(arguments) if callable(self.multiple) else self.multiple
+
+    def divisors_of(self, arguments: Arguments) -> Sequence[PerAxis]:
+        """Return all that each axis of the input must divide by."""
+        if self.divisor is None:
+            return self.scales_of(arguments)
+        return [self.divisor(arguments) if callable(self.divisor) else self.divisor]
+
+
+def _unet_scales(arguments: Arguments) -> Sequence[PerAxis]:
+    """MONAI's UNet subsamples as it enters a stage, and not before its last."""
+    strides = arguments["strides"][: len(arguments["channels"]) - 1]
+    return _cumulated(strides)[1:] + _cumulated(strides)[-1:]
+
+
+def _attention_unet_scales(arguments: Arguments) -> Sequence[PerAxis]:
+    return _cumulated(arguments["strides"][: len(arguments["channels"]) - 1])
+
+
+def _cumulated(strides: Sequence[PerAxis]) -> list[PerAxis]:
+    """Return the scales before the first and after each of the strides, whole numbers or one an axis."""
+    scales = [np.array(1)]
+    for stride in strides:
+        scales.append(scales[-1] * np.array(stride))
+    return [scale.tolist() for scale in scales]
+
+
+def _segresnet_ds_scales(arguments: Arguments) -> Sequence[PerAxis]:
+    levels, resolution = len(arguments["blocks_down"]), arguments["resolution"]
+    strides = scales_for_resolution(resolution, levels) if resolution else [2] * levels
+    return _cumulated(strides[: levels - 1])
+
+
+def _segresnet_groups(arguments: Arguments) -> int:
+    """Groups are given in ``norm``, or in two older arguments that come before it."""
+    return arguments["num_groups"] if arguments["norm_name"] else _group_norm({"norm": arguments["norm"]})
+
+
+def _swin_multiple(arguments: Arguments) -> int:
+    """MONAI asks for a multiple of 12; and each stage, twice as wide as the one before, has whole heads."""
+    heads = [count // math.gcd(count, 2**stage) for stage, count in enumerate(arguments["num_heads"])]
+    return math.lcm(12, _group_norm(arguments), *heads)
+
+
+def _dynunet_filters(arguments: Arguments) -> Sequence[int]:
+    """Return the filters that DynUNet takes if none are given, or of those given the ones it uses."""
+    widest = 320 if arguments["spatial_dims"] == 3 else 512
+    filters = arguments["filters"] or [min(2 ** (5 + stage), widest) for stage in range(len(arguments["strides"]))]
+    return filters[: len(arguments["strides"])]
+
+
+def _flexible_unet_divisor(arguments: Arguments) -> int:
+    """MONAI pads what comes one short; a ResNet's odd sizes come one too large, and no padding helps there."""
+    padded = arguments["is_pad"] and str(arguments.get("backbone")).startswith("efficientnet")
+    return 2 if padded else 2 ** len(arguments["decoder_channels"])
+
+
+# By class name; one entry makes a network of one's own known.
+WIDTHS: dict[str, Widths] = {
+    "PlainUNet": Widths("channels", "channels"),
+    "CUMedVision": Widths("channels", "channels"),
+    "UCUNet": Widths("channels", "channels"),
+    "SqueezeUNet": Widths("channels", "channels"),
+    "UNet": Widths("channels", _unet_scales),
+    "AttentionUnet": Widths("channels", _attention_unet_scales, least=2),
+    "BasicUNet": Widths("features", (1, 2, 4, 8, 16, 1), least=2, divisor=1),
+    "BasicUNetPlusPlus": Widths("features", (1, 2, 4, 8, 16, 1), least=2, divisor=1),
+    "DynUNet": Widths("filters", lambda given: _cumulated(given["strides"])[1:], in_use=_dynunet_filters),
+    "SegResNet": Widths("init_filters", "blocks_down", multiple=_segresnet_groups),
+    "SegResNetDS": Widths("init_filters", _segresnet_ds_scales),
+    "MedNeXt": Widths("init_filters", lambda given: [2**level for level in range(len(given["blocks_down"]) + 1)]),
+    "SwinUNETR": Widths("feature_size", (1, 2, 4, 8, 16, 32), multiple=_swin_multiple),
+    # The heads stay, and become narrower: a head more or less would be a step of 64 of 768.
+    "UNETR": Widths(
+        ("feature_size", "hidden_size", "mlp_dim"),
+        (1, 2, 4, 8, 16),
+        multiple=lambda given: (_group_norm(given), given["num_heads"], 1),
+        input_size="img_size",
+    ),
+    # The backbone stays as it is.
+    "FlexibleUNet": Widths(
+        "decoder_channels",
+        lambda given: [2**stage for stage in range(len(given["decoder_channels"]))][::-1],
+        least=2,
+        divisor=_flexible_unet_divisor,
+    ),
+}
+
+
+def widths_entry(network_def: NetworkDef) -> Widths:
+    """Return the entry of :data:`WIDTHS` for a network.
+
+    Raises:
+        ValueError: if there is none; the message says how to add one.
+    """
+    target = target_of(network_def)
+    name = target.rsplit(".", 1)[-1]
+    if name not in WIDTHS:
+        raise ValueError(
+            f"it is not known where {target!r} holds its widths; known networks are {sorted(WIDTHS)}. Add yours with "
+            f"monai_ccnet.networks.WIDTHS[{name!r}] = Widths('channels', [1, 2, 4, 8, 16]), or in a config as "
+            "widths: {argument: channels, scales: [1, 2, 4, 8, 16]}."
+        )
+    return WIDTHS[name]
+
+
+def divisor_of(network_def: NetworkDef, entry: Widths | None = None) -> tuple[int, ...]:
+    """Return what each spatial axis of a network's input must divide by; 1 where any size will do.
+
+    Args:
+        network_def: the network's MONAI config.
+        entry: what is known of its widths, if it is not in :data:`WIDTHS`.
+
+    >>> divisor_of({"_target_": "monai.networks.nets.SwinUNETR", "in_channels": 1, "out_channels": 2})
+    (32, 32, 32)
+    """
+    arguments = arguments_of(network_def)
+    axes = arguments.get("spatial_dims", 2)
+    limits = (entry or widths_entry(network_def)).divisors_of(arguments)
+    return tuple(math.lcm(*values) for values in zip(*(_per_axis(limit, axes) for limit in limits), strict=True))
+
+
+def check_input_shape(network_def: NetworkDef, input_shape: Sequence[int], entry: Widths | None = None) -> None:
+    """Refuse an input that a network cannot take.
+
+    Args:
+        network_def: the config of a network.
+        input_shape: ``(B, C, H, W[, D])``.
+        entry: what is known of its widths, if it is not in :data:`WIDTHS`.
+
+    Raises:
+        ValueError: if the number of axes or channels is another than the network's, or a spatial axis does not divide
+            by :func:`divisor_of`.
+    """
+    entry = entry or widths_entry(network_def)
+    arguments, divisor = arguments_of(network_def), divisor_of(network_def, entry)
+    name, size = target_of(network_def), tuple(input_shape[2:])
+    channels = arguments.get("in_channels", input_shape[1] if len(input_shape) > 1 else None)
+    if len(size) != len(divisor) or input_shape[1] != channels:
+        raise ValueError(
+            f"{name} takes an input of shape (B, {channels}, {', '.join('HWD'[: len(divisor)])}), "
+            f"got {tuple(input_shape)}."
+        )
+    if any(length % by for length, by in zip(size, divisor, strict=True)):
+        words = str(divisor[0]) if len(set(divisor)) == 1 else f"{divisor}"
+        raise ValueError(
+            f"each spatial axis must divide by {words} for {name}, got {size}: pad the images, for instance with "
+            f"DivisiblePadd(keys, k={words}), or use sliding windows."
+        )
+    if entry.input_size is not None and size != (only := _per_axis(arguments[entry.input_size], len(size))):
+        raise ValueError(f"{name} is made for inputs of {only} alone, got {size}: use sliding windows of that size.")
+
+
+def default_input_shape(network_def: NetworkDef, entry: Widths | None = None) -> tuple[int, ...]:
+    """Return the shape of one image that a network takes: 128 x 128 or 64 x 64 x 64, or the next size that divides.
+
+    >>> default_input_shape({"_target_": "monai.networks.nets.UNETR", "in_channels": 1, "img_size": 96})
+    (1, 1, 96, 96, 96)
+    """
+    entry = entry or widths_entry(network_def)
+    arguments, divisor = arguments_of(network_def), divisor_of(network_def, entry)
+    channels = arguments.get("in_channels", 1)
+    if entry.input_size is not None:
+        return (1, channels, *_per_axis(arguments[entry.input_size], len(divisor)))
+    size = 64 if len(divisor) == 3 else 128
+    return (1, channels, *(by * math.ceil(size / by) for by in divisor))
+
+
+def _per_axis(value: PerAxis, axes: int) -> tuple[int, ...]:
+    return (value,) * axes if isinstance(value, int) else tuple(value)
