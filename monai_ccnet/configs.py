@@ -1,11 +1,249 @@
-"""Errors, said so that the last line tells what went wrong and what to do."""
+"""MONAI bundle configs: what a run was given, parts that a config reads by itself, and the last line of an error.
+
+An expression in a config sees what it refers to and nothing else. What checks or completes the config of a run is
+called from its ``initialize`` list and finds the running workflow on the call stack; what was given to the run is then
+the difference between the merged config and its files.
+"""
 
 from __future__ import annotations
 
+import difflib
+import inspect
+import re
 import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-__all__ = ["end_with_cause", "root_cause"]
+from monai.bundle.config_parser import ConfigParser
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+from monai.bundle.workflows import ConfigWorkflow
+from monai.utils import ensure_tuple
+
+from monai_ccnet import bundle_root
+from monai_ccnet.settings import check_value, unknown_setting
+
+__all__ = [
+    "check_ids",
+    "check_overlay_ids",
+    "check_recipe",
+    "config_file",
+    "end_with_cause",
+    "read_parts",
+    "root_cause",
+    "run_list",
+    "running_workflow",
+]
+
+_MLFLOW: dict[str, Any] = DEFAULT_EXP_MGMT_SETTINGS["mlflow"]
+_TRACKING = set(_MLFLOW["configs"])
+_REFERENCE = re.compile(r"@(\w+)")
+
+
+def config_file(name: str) -> Path:
+    """Return the path of one of the bundle's configs, such as ``"train.yaml"``."""
+    return bundle_root() / "configs" / name
+
+
+def running_workflow() -> ConfigWorkflow:
+    """Return the workflow in whose config the call of this stands.
+
+    Raises:
+        RuntimeError: if there is none, as when the caller was not called from a config.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if isinstance(owner := frame.f_locals.get("self"), ConfigWorkflow):
+            return owner
+        frame = frame.f_back
+    raise RuntimeError("this belongs into the config of a MONAI bundle run, and none is running.")
+
+
+def run_list(parser: ConfigParser, name: str) -> None:
+    """Evaluate a list of expressions of a config one after the other, each with what the ones before left.
+
+    Args:
+        parser: of the config.
+        name: id of the list, such as ``"train::run"``.
+    """
+    for index in range(len(parser[name])):
+        parser.get_parsed_content(f"{name}::{index}")
+
+
+def read_parts(name: str, *parts: str) -> None:
+    """Put a running config over its parts, as if all files had been named on the command line; and check its ids.
+
+    Where the parts were named, nothing is read. Ids that were given to the run stay on top.
+
+    Args:
+        name: of the running config, a file of the bundle.
+        parts: names of the files beneath it, the lowest first.
+
+    Raises:
+        ValueError: as :func:`check_ids`.
+    """
+    workflow = running_workflow()
+    parser, folder = workflow.parser, Path(workflow.config_root_path)
+    files = [str(folder / each) for each in (*parts, name)]
+    if parts and "train" not in parser:
+        given = dict(_given(parser.get(), _plain(files[-1:])))
+        tracked = "is_not_rank0" in given
+        merged = ConfigParser.load_config_files(files)
+        parser.set({ConfigParser.meta_key: parser.get(ConfigParser.meta_key, {}), **merged})
+        for key, value in given.items():
+            parser.set(value, key)
+        if tracked:  # MONAI looked for a trainer before there was one
+            workflow.patch_bundle_tracking(parser, _MLFLOW)
+    training = parser.get("training", {})
+    if isinstance(training, Mapping) and training and isinstance(parser.get("train"), Mapping):
+        check_recipe(training)
+        parser.update(dict(training))
+    _check(workflow, files[::-1])
+
+
+def check_ids(*names: str) -> None:
+    """Refuse ids of the running config that no file knows and nothing refers to, and values of a wrong kind.
+
+    Args:
+        names: files of the bundle that may be part of the run.
+
+    Raises:
+        ValueError: for the first that is not as it must be, with the nearest known id.
+    """
+    workflow = running_workflow()
+    folder = Path(workflow.config_root_path)
+    beside = [folder / name if (folder / name).is_file() else config_file(name) for name in names]
+    _check(workflow, list(map(str, beside)))
+
+
+def check_overlay_ids(name: str) -> None:
+    """Refuse ids of the running config that neither the other bundle nor the overlay knows, and values of a wrong kind.
+
+    Where the run was not started by ``monai.bundle``, the other bundle's files are not known; then only an id that
+    nothing refers to and that is nearly the name of another is refused.
+
+    Args:
+        name: of the overlay, a file of this bundle.
+
+    Raises:
+        ValueError: for the first that is not as it must be, with the nearest known id.
+    """
+    workflow = running_workflow()
+    parser, ours, theirs = workflow.parser, _merged([str(config_file(name))]), _named_files()
+    known = set(ours) | set(_merged(theirs))
+    for key in _unknown(workflow, known):
+        names = known | (set(parser.get()) - {key})
+        if theirs or difflib.get_close_matches(key, names, n=1, cutoff=0.8):
+            raise unknown_setting(key, names, name)
+    _check_values(parser, ours)
+
+
+def _unknown(workflow: ConfigWorkflow, known: Iterable[str]) -> list[str]:
+    """Return the ids of a config that are not known, not referred to, and none of MONAI's own."""
+    config = workflow.parser.get()
+    referred = {found for text in _texts(config) for found in _REFERENCE.findall(text)}
+    run_ids = {workflow.run_id, workflow.init_id, workflow.final_id, ConfigParser.meta_key}
+    return [key for key in config if key not in {*known, *referred, *run_ids, *_TRACKING}]
+
+
+def _named_files() -> list[str]:
+    """Return the config files that MONAI's command, or its function of the same name, was given."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "create_workflow" and "config_file" in frame.f_locals:
+            return [str(file) for file in ensure_tuple(frame.f_locals["config_file"])]
+        frame = frame.f_back
+    return []
+
+
+def _check_values(parser: ConfigParser, known: Iterable[str]) -> None:
+    for key in set(known) & set(parser.get()):
+        if (checked := check_value(key, parser[key])) is not parser[key]:
+            parser[key] = checked
+
+
+def _check(workflow: ConfigWorkflow, files: list[str]) -> None:
+    parser = workflow.parser
+    config, known, name = parser.get(), _merged([*files, *_named_files()]), Path(files[0]).name
+    for key in _unknown(workflow, known):
+        raise unknown_setting(key, known, name)
+    for section in set(config) & set(known):
+        ours = known[section]
+        if isinstance(ours, Mapping) and isinstance(config[section], Mapping) and _is_section(ours):
+            for key in config[section]:
+                if key not in ours and not any(f"{section}::{key}" in text for text in _texts(config)):
+                    raise unknown_setting(f"{section}#{key}", [f"{section}#{each}" for each in ours], name)
+    _check_values(parser, config)
+
+
+def check_recipe(recipe: Mapping[str, Any]) -> None:
+    """Refuse settings for training runs that train.yaml does not know, or of a wrong kind.
+
+    Args:
+        recipe: by the ids of train.yaml.
+
+    Raises:
+        ValueError: for the first that is not as it must be.
+    """
+    known = _merged([str(config_file("train.yaml")), str(config_file("evaluate.yaml"))])
+    for key, value in recipe.items():
+        if key.replace("#", "::").split("::")[0] not in known:
+            raise unknown_setting(key, known, "train.yaml")
+        check_value(key, value)
+
+
+def _is_section(config: Mapping[str, Any]) -> bool:
+    """Tell whether a dictionary of a config is a group of ids, and no component's or user's own."""
+    return bool(config) and "_target_" not in config and any(isinstance(each, (dict, list)) for each in config.values())
+
+
+def _merged(files: Iterable[str]) -> dict[str, Any]:
+    """Return all ids of some files with their values, of files that lie over others too."""
+    merged: dict[str, Any] = {}
+    for file in files:
+        for key, value in ConfigParser.load_config_file(file).items():
+            first, _, rest = key.lstrip("+").replace("#", "::").partition("::")
+            if rest:
+                section = merged.setdefault(first, {})
+                section.setdefault(rest.split("::")[0], value)
+            elif isinstance(value, Mapping) and isinstance(merged.get(first), Mapping):
+                merged[first] = {**merged[first], **value}
+            else:
+                merged[first] = value
+    return merged
+
+
+def _plain(files: list[str]) -> dict[str, Any]:
+    """Return the config of some files as a parser holds it once it was parsed."""
+    parser = ConfigParser(ConfigParser.load_config_files(files))
+    parser.resolve_macro_and_relative_ids()
+    return parser.get()
+
+
+def _given(config: Mapping[str, Any], files: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Return the ids, with their values, in which a config differs from what its files say."""
+    for key, value in config.items():
+        ours = files.get(key)
+        if prefix + key == ConfigParser.meta_key:
+            continue
+        if isinstance(value, Mapping) and isinstance(ours, Mapping) and value.get("_target_") == ours.get("_target_"):
+            yield from _given(value, ours, f"{prefix}{key}::")
+        elif key not in files or type(value) is not type(ours) or value != ours:
+            yield prefix + key, value
+
+
+def _texts(config: Any) -> Iterator[str]:
+    """Return all strings of a config."""
+    if isinstance(config, str):
+        yield config
+    elif isinstance(config, Mapping):
+        for each in config.values():
+            yield from _texts(each)
+    elif isinstance(config, (list, tuple)):
+        for each in config:
+            yield from _texts(each)
+
 
 _WRAPPERS = ("Failed to ", "applying transform ")  # what MONAI puts around the errors of configs and of transforms
 

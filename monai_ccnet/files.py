@@ -20,6 +20,7 @@ __all__ = [
     "csv_rows",
     "folder_atomically",
     "read_json",
+    "relative_path",
     "write_json",
     "write_table",
 ]
@@ -205,3 +206,19 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) < 10 else f"{value:.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def relative_path(path: Any, folder: str | os.PathLike | None) -> str:
+    """Return the path of an image's file relative to its data set's folder; of several files, joined by ``;``.
+
+    A file that lies elsewhere is told by its name alone, so that what is written can be sent to anyone.
+
+    >>> relative_path("data/drive/imagesTr/1.png", "data/drive"), relative_path("/home/me/2.png", "data/drive")
+    ('imagesTr/1.png', '2.png')
+    """
+    paths = path if isinstance(path, (list, tuple)) else [path]
+    if folder is None:
+        return ";".join(map(str, paths))
+    root = Path(os.path.abspath(folder))
+    absolute = [Path(os.path.abspath(each)) for each in paths]
+    return ";".join(p.relative_to(root).as_posix() if p.is_relative_to(root) else p.name for p in absolute)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from monai.data.utils import set_rnd
-from monai.handlers import CheckpointLoader
+from monai.handlers import CheckpointLoader, StatsHandler
 from monai.utils import IgniteInfo, min_version, optional_import, set_determinism
 
 from monai_ccnet.constraints import CompressionPlan, DiskBudget, InfeasibleConstraintError
@@ -45,12 +45,32 @@ __all__ = [
     "RecordTrial",
     "ResumeTraining",
     "check_weights_file",
+    "first_process_talks",
+    "foreground_pixels",
     "forget_training",
     "plan_metrics",
 ]
 
 _PREFIX = "training"
 _RANK_STRIDE = 100_003  # processes of one training draw differently, and no epoch repeats another process's
+
+
+def foreground_pixels(outputs: Sequence[Mapping[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return probability and label of each pixel and foreground class of a batch, one after the other, for a curve.
+
+    Args:
+        outputs: of a MONAI evaluator, with one-hot ``label`` and ``probability`` of shape ``(classes, H, W[, D])``.
+    """
+    probability, label = (
+        torch.cat([torch.as_tensor(output[key])[1:].flatten().float().cpu() for output in outputs])
+        for key in ("probability", "label")
+    )
+    return probability, label
+
+
+def first_process_talks(handlers: Sequence[Any]) -> list[Any]:
+    """Return handlers without those that print, in all processes but the first."""
+    return [each for each in handlers if idist.get_rank() == 0 or not isinstance(each, StatsHandler)]
 
 
 class EpochSeed:
@@ -222,7 +242,7 @@ def check_weights_file(plan: CompressionPlan, weights_file: str | os.PathLike) -
         InfeasibleConstraintError: if it is too large.
     """
     if not os.path.isfile(weights_file):
-        raise FileNotFoundError(f"{weights_file} was not written: check it after what writes it.")
+        raise FileNotFoundError(f"{weights_file} does not exist; attach CheckBudget after the handler that saves it.")
     file_bytes = os.path.getsize(weights_file)
     for each in plan.constraints:
         if isinstance(each, DiskBudget) and file_bytes > each.max_bytes:

@@ -9,7 +9,7 @@ from monai_ccnet.complexity.frequency import median_frequency
 from monai_ccnet.complexity.jpeg import jpeg_complexity
 from monai_ccnet.complexity.keypoints import sift_keypoints, surf_keypoints
 from monai_ccnet.complexity.label import boundary_density, label_detail, label_jpeg_complexity
-from monai_ccnet.complexity.measures import MEASURES, SCALES, complexity_at_scales, measure_settings
+from monai_ccnet.complexity.measures import MEASURES, SCALES, complexity_at_scales, measure_settings, scales_with
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.complexity.selection import MeasureFit, rank_measures
 
@@ -31,6 +31,7 @@ __all__ = [
     "measure_settings",
     "median_frequency",
     "rank_measures",
+    "scales_with",
     "shannon_entropy",
     "sift_keypoints",
     "signal_energy",

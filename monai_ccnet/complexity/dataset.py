@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from monai_ccnet.complexity.measures import SCALES, complexity_at_scales, measure_settings, needs
 from monai_ccnet.complexity.pictures import as_array
 from monai_ccnet.complexity.profile import ComplexityProfile
-from monai_ccnet.files import csv_rows
+from monai_ccnet.files import csv_rows, relative_path
 
 __all__ = ["measure_dataset"]
 
@@ -29,6 +29,7 @@ def measure_dataset(
     scales: Sequence[int] = SCALES,
     *,
     name: str = "data set",
+    folder: str | os.PathLike | None = None,
     image_key: str = "image",
     label_key: str = "label",
     saved: str | os.PathLike | None = None,
@@ -50,6 +51,7 @@ def measure_dataset(
         measure: a key of :data:`~monai_ccnet.complexity.MEASURES`, or ``"jb"``.
         scales: subsampling along each axis, whole numbers from 1.
         name: what to call the data set.
+        folder: of the data set; what is written names its files relative to it.
         image_key: where an item that is a dict holds its image.
         label_key: where an item that is a dict holds its label.
         saved: a file to keep the profile in; if it holds one of this name with these settings and scales, nothing is
@@ -103,14 +105,14 @@ def measure_dataset(
         csv_rows(table, ["item", "file", *(f"1/{scale}" for scale in scales)]) as write_row,
     ):
         for measured in bar:
-            described = f"item {measured.number} ({measured.what})"
+            described = f"item {measured.number} ({';'.join(measured.files) or measured.kind})"
             if measured.error is not None:
                 if strict or not measured.is_file_error:
                     raise ValueError(f"{described} of {name!r} cannot be measured: {measured.error}")
                 warnings.warn(f"{described} of {name!r} cannot be read and is left out: {measured.error}", stacklevel=2)
-                unreadable.append(described)
+                unreadable.append(f"item {measured.number} ({relative_path(measured.files, folder) or measured.kind})")
                 continue
-            write_row([measured.number, measured.file, *measured.values])
+            write_row([measured.number, relative_path(measured.files, folder), *measured.values])
             count += 1  # Welford
             step = measured.values - mean
             mean += step / count
@@ -158,8 +160,8 @@ class _Measured(NamedTuple):
     """What became of an item: its values at each scale, or what went wrong and whether reading its files did."""
 
     number: int
-    what: str
-    file: str
+    kind: str
+    files: list[str]
     values: np.ndarray
     error: str | None = None
     is_file_error: bool = False
@@ -169,14 +171,14 @@ def _try_item(
     index: int, item: Any, settings: Mapping[str, Any], scales: Sequence[int], keys: Mapping[str, str]
 ) -> _Measured:
     looked_at = item.get(keys["image"], item.get(keys["label"])) if isinstance(item, Mapping) else item
-    file = ";".join(map(str, _as_list(looked_at))) if _holds_path(looked_at) else ""
-    result = _Measured(index, file or type(looked_at).__name__, file, np.full(len(scales), np.nan))
+    files = list(map(str, _as_list(looked_at))) if _holds_path(looked_at) else []
+    result = _Measured(index, type(looked_at).__name__, files, np.full(len(scales), np.nan))
     try:
         given = _needed(item, settings, keys)
         try:
             loaded = {what: _loaded(value) for what, value in given.items()}
         except (OSError, RuntimeError, ValueError) as error:
-            return result._replace(error=_first_line(error), is_file_error=any(map(_holds_path, given.values())))
+            return result._replace(error=str(error), is_file_error=any(map(_holds_path, given.values())))
         file_bytes = _file_bytes(given.get("image")) if settings.get("reference") == "file" else None
         pixdim = getattr(loaded.get("label"), "pixdim", None)
         values = complexity_at_scales(
@@ -189,12 +191,6 @@ def _try_item(
     except (ValueError, OSError) as error:
         return result._replace(error=str(error))
     return result._replace(values=np.array([values[scale] for scale in scales]))
-
-
-def _first_line(error: Exception) -> str:
-    """Return what went wrong without the list of readers that MONAI tried."""
-    cause = error.__cause__ or error
-    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
 
 
 def _needed(item: Any, settings: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
@@ -211,9 +207,9 @@ def _loaded(image: Any) -> Any:
     """Return the image of a file path (or of several, one a channel) as a MetaTensor, anything else as it is."""
     if _holds_path(image):
         # Imported here because it takes seconds, which those who measure arrays need not wait for.
-        from monai.transforms.io.array import LoadImage
+        from monai_ccnet.data.images import load_image
 
-        return LoadImage(image_only=True, ensure_channel_first=True)(image)
+        return load_image(image)
     return image
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,9 @@ from monai_ccnet.complexity.keypoints import sift_keypoints, surf_keypoints
 from monai_ccnet.complexity.label import boundary_density, label_at_scale, label_detail, label_jpeg_complexity
 from monai_ccnet.complexity.pictures import as_array, to_pictures
 from monai_ccnet.complexity.scales import at_scale
+from monai_ccnet.settings import unknown_setting
 
-__all__ = ["MEASURES", "SCALES", "Measure", "complexity_at_scales", "measure_settings", "needs"]
+__all__ = ["MEASURES", "SCALES", "Measure", "complexity_at_scales", "measure_settings", "needs", "scales_with"]
 
 SCALES = (1, 2, 4, 8, 16)
 _PICTURE_SETTINGS: dict[str, Any] = {"intensity": "auto", "channels": "auto", "axes": "xy"}
@@ -76,12 +77,22 @@ def measure_settings(measure: str, **settings: Any) -> dict[str, Any]:
     kind = MEASURES["jpeg" if measure == "jb" else measure]
     known = {**kind.settings, **(_PICTURE_SETTINGS if kind.source == "image" else {})}
     known.update(_JB_DEFAULTS if measure == "jb" else {})
-    if unknown := set(settings) - set(known):
-        raise ValueError(f"measure {measure!r} has no setting {sorted(unknown)}; it has {sorted(known)}.")
+    for name in settings:
+        if name not in known:
+            raise unknown_setting(name, known, f"measure {measure!r}")
     if settings.get("reference", "raw") not in ("raw", "file"):
         raise ValueError(f"reference must be 'raw' or 'file', got {settings['reference']!r}.")
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
     return {"measure": measure, **known, **plain}
+
+
+def scales_with(scales: Iterable[int]) -> list[int]:
+    """Return the scales of the paper, and others beside them.
+
+    >>> scales_with((1, 32))
+    [1, 2, 4, 8, 16, 32]
+    """
+    return sorted({*SCALES, *scales})
 
 
 def needs(measure: str) -> tuple[str, ...]:

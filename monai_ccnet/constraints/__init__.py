@@ -10,7 +10,7 @@ from monai_ccnet.constraints.budgets import (
     LatencyBudget,
     MemoryBudget,
 )
-from monai_ccnet.constraints.plan import CompressionPlan
+from monai_ccnet.constraints.plan import CompressionPlan, planned_network_def
 from monai_ccnet.constraints.solve import (
     compress,
     compress_once,
@@ -31,6 +31,7 @@ __all__ = [
     "MemoryBudget",
     "compress",
     "compress_once",
+    "planned_network_def",
     "predicted_by",
     "trade_off",
     "with_fewer_filters",

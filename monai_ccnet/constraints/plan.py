@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from monai_ccnet.networks.latency import LatencyComparison
 from monai_ccnet.networks.size import NetworkSize
 from monai_ccnet.values import Value
 
-__all__ = ["CompressionPlan"]
+__all__ = ["CompressionPlan", "planned_network_def"]
 
 
 _RULES = {
@@ -138,3 +139,8 @@ class CompressionPlan(Value):
             if self.assumption is not None:
                 lines.append(self.assumption)
         return "\n".join(lines)
+
+
+def planned_network_def(path: str | os.PathLike) -> dict[str, Any] | None:
+    """Return the config of the network of a plan's file, ``None`` where there is no such file."""
+    return CompressionPlan.load(path).network_def if os.path.isfile(path) else None

@@ -1,14 +1,28 @@
-"""Data sets on disk: checked, opened, and some that can be had."""
+"""Data sets on disk: opened, checked, read, and some that can be had."""
 
-from monai_ccnet.data.checks import check_datalist, merged_datalist
+from monai_ccnet.data.checks import check_datalist
+from monai_ccnet.data.folder import (
+    DatasetFolder,
+    dataset_name,
+    open_dataset,
+    relative_names,
+    safe_name,
+)
+from monai_ccnet.data.images import list_images, load_image
 from monai_ccnet.data.public import chase_db1, drive, isic_2017
 from monai_ccnet.data.samples import mni152_grey_matter
 
 __all__ = [
+    "DatasetFolder",
     "chase_db1",
     "check_datalist",
+    "dataset_name",
     "drive",
     "isic_2017",
-    "merged_datalist",
+    "list_images",
+    "load_image",
     "mni152_grey_matter",
+    "open_dataset",
+    "relative_names",
+    "safe_name",
 ]

@@ -1,4 +1,4 @@
-"""Is a data set what its list says? Asked before hours go into a training that would fail on one file."""
+"""Validate a datalist before training: hours are not spent on a run that one file would stop."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.transforms.io.array import LoadImage
 
-__all__ = ["check_datalist", "merged_datalist"]
+from monai_ccnet.data.images import load_image
+
+__all__ = ["check_datalist"]
 
 
 def check_datalist(
@@ -64,15 +65,6 @@ def check_datalist(
     return count
 
 
-def merged_datalist(*datalists: Iterable[Mapping[Hashable, Any]]) -> list[Mapping[Hashable, Any]]:
-    """Return the items of several datalists, each once.
-
-    >>> merged_datalist([{"image": "a.png"}], [{"image": "a.png"}, {"image": "b.png"}])
-    [{'image': 'a.png'}, {'image': 'b.png'}]
-    """
-    return list({repr(item): item for datalist in datalists for item in datalist}.values())
-
-
 def _is_path(given: Any) -> bool:
     return isinstance(given, (str, os.PathLike))
 
@@ -111,10 +103,9 @@ def _check_files(image_file: tuple[str, int, int], label_file: tuple[str, int, i
 
 def _loaded(path: str, what: str) -> np.ndarray:
     try:
-        return np.asarray(LoadImage(image_only=True, ensure_channel_first=True)(path))
-    except Exception as error:  # MONAI's readers raise what their libraries do
-        reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"the {what} {path} cannot be read ({reason}): replace it, or leave it out.") from error
+        return np.asarray(load_image(path))
+    except ValueError as error:
+        raise ValueError(f"the {what} {error}: replace it, or leave it out.") from error
 
 
 def _words(array: np.ndarray) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from monai.transforms.io.array import LoadImage
 
 from monai_ccnet.complexity.label import label_at_scale
 from monai_ccnet.complexity.measures import MEASURES, class_indices
@@ -18,18 +17,22 @@ from monai_ccnet.complexity.pictures import as_array, to_pictures
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.complexity.scales import at_scale
 from monai_ccnet.complexity.selection import MeasureFit
+from monai_ccnet.data.images import load_image
 from monai_ccnet.figures.canvas import PAGE_WIDTH, Figure, scale_axis, scale_name, without_ticks
 
 __all__ = ["draw_complexity", "draw_measures", "draw_profiles", "draw_scales"]
 
 
-def draw_complexity(profile: ComplexityProfile, table: str | os.PathLike, images: int = 4) -> Figure:
+def draw_complexity(
+    profile: ComplexityProfile, table: str | os.PathLike, images: int = 4, folder: str | os.PathLike = ""
+) -> Figure:
     """Draw the least and the most complex images of a data set with their numbers, and the fall over the scales.
 
     Args:
         profile: of the data set.
         table: the CSV file that :func:`~monai_ccnet.complexity.measure_dataset` wrote with it.
         images: how many of the least and of the most complex; a volume is shown by its middle slice.
+        folder: of the data set, if the table names its files relative to it.
     """
     with open(table, newline="", encoding="utf-8") as file:
         first = f"1/{profile.scales[0]}"
@@ -42,7 +45,7 @@ def draw_complexity(profile: ComplexityProfile, table: str | os.PathLike, images
     for row, (chosen, words) in enumerate(zip(extremes, ("least complex", "most complex"), strict=True)):
         for column, (value, file_name) in enumerate(chosen):
             axes = figure.add_subplot(cells[row, column])
-            _show_file(axes, file_name, profile.settings)
+            _show_file(axes, folder, file_name, profile.settings)
             axes.set_title(f"{value:.4f}", fontsize=10)
             axes.set_xlabel(os.path.basename(file_name.split(";")[0])[-24:], fontsize=7)
             if column == 0:
@@ -163,7 +166,7 @@ def _loaded(image: Any) -> np.ndarray:
     """Return an image given as an array, or as the name of its file or of several."""
     if not isinstance(image, (str, os.PathLike, list, tuple)):
         return as_array(image)
-    return as_array(LoadImage(image_only=True, ensure_channel_first=True)(image))
+    return as_array(load_image(image))
 
 
 def _picture(image: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
@@ -181,13 +184,13 @@ def _show(axes: Any, picture: np.ndarray) -> None:
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
 
 
-def _show_file(axes: Any, file_name: str, settings: Mapping[str, Any]) -> None:
+def _show_file(axes: Any, folder: str | os.PathLike, file_name: str, settings: Mapping[str, Any]) -> None:
     """Show an image as its measure saw it, of a volume the middle slice."""
     if not file_name:
         without_ticks(axes)
         axes.text(0.5, 0.5, "not from\na file", ha="center", va="center", transform=axes.transAxes)
         return
-    paths = file_name.split(";")
+    paths = [os.path.join(folder, each) for each in file_name.split(";")]
     image = _loaded(paths if len(paths) > 1 else paths[0])
     picture = _picture(image, settings)
     _show(axes, picture[len(picture) // 2] if image.ndim == 4 else picture)

@@ -20,13 +20,14 @@ def at_precision(network: torch.nn.Module, precision: str) -> torch.nn.Module:
 
     Args:
         network: any network; it is changed in place and returned.
-        precision: ``"float32"``, which changes nothing, ``"bfloat16"`` or ``"float16"``.
+        precision: ``"float32"``, its own, ``"bfloat16"`` or ``"float16"``.
 
     Raises:
         ValueError: for another precision.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {sorted(PRECISIONS)}, got {precision!r}.")
+    network.__dict__.pop("forward", None)  # what an earlier call put there
     if precision != "float32":
         forward, kind = network.forward, PRECISIONS[precision]
 

@@ -6,7 +6,9 @@ from monai_ccnet.training.sweeps import FAST_MULTIPLIERS, MULTIPLIERS, Trial, lo
 from monai_ccnet.training.trial import (
     check_output_dir,
     evaluate_network,
+    finish_run,
     full_network_def,
+    open_trial,
     run_trial,
     train_network,
 )
@@ -19,8 +21,10 @@ __all__ = [
     "Trial",
     "check_output_dir",
     "evaluate_network",
+    "finish_run",
     "full_network_def",
     "load_records",
+    "open_trial",
     "plan_trials",
     "run_sweep",
     "run_trial",

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from monai.bundle.workflows import ConfigWorkflow
+from monai.bundle.config_parser import ConfigParser
 
-from monai_ccnet.files import read_json
+from monai_ccnet.data.images import as_paths
+from monai_ccnet.networks.storage import load_weights
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.training.sweeps import Trial
+from monai_ccnet.training.trial import open_trial
 
 __all__ = ["SegmentedImage", "segment_examples", "segment_sweep"]
 
@@ -39,43 +41,38 @@ class SegmentedImage(NamedTuple):
 
 
 def segment_examples(
-    bundle_root: str | os.PathLike,
-    output_dir: str | os.PathLike,
-    images: int | Sequence[int] = 3,
-    **overrides: Any,
+    parser: ConfigParser, scores: Sequence[float | None], images: int | Sequence[int] = 3
 ) -> list[SegmentedImage]:
-    """Segment a few test images with the network that a trial trained, as its evaluation did.
+    """Segment a few test images with a network that was trained, as its evaluation did.
 
     Args:
-        bundle_root: folder of the bundle whose ``train.yaml`` and ``evaluate.yaml`` the trial ran.
-        output_dir: folder of a trial that is done.
+        parser: of ``train.yaml`` and ``evaluate.yaml``, initialized, in whose ``output_dir`` the weights lie.
+        scores: F1 of each test image, ``None`` where it is undefined.
         images: places among the test images; or how many, from the one with the worst F1 to the one with the best.
-        overrides: of ``train.yaml`` by their ids beside the trial's recipe, such as ``dataset_dir`` if it has moved.
 
     Raises:
-        FileNotFoundError: if the trial is not done.
+        FileNotFoundError: if the weights are not there.
     """
-    output_dir, configs = Path(output_dir), Path(bundle_root) / "configs"
-    asked, scores = read_json(output_dir / "trial.json"), TrialRecord.load(output_dir / "record.json").per_image["f1"]
-    places = {"output_dir": str(output_dir), "bundle_root": str(bundle_root)}
-    settings = {**asked["recipe"], "network_def": asked["network_def"], **places, **overrides, "initialize": []}
-    workflow = ConfigWorkflow([str(configs / name) for name in ("train.yaml", "evaluate.yaml")], **settings)
-    workflow.initialize()
-    preprocessing, inferer, network, device, datalist = (
-        workflow.parser.get_parsed_content(key)
-        for key in ("validate#preprocessing", "validate#inferer", "network", "device", "test_datalist")
+    preprocessing, inferer, network, device, datalist, weights_file = (
+        parser.get_parsed_content(key)
+        for key in (
+            "validate::preprocessing",
+            "validate::inferer",
+            "test::network",
+            "device",
+            "test_datalist",
+            "weights_file",
+        )
     )
-    network.load_state_dict(torch.load(output_dir / "model.pt", map_location=device, weights_only=True))
-    network.eval()
+    network = load_weights(network, weights_file).to(device).eval()
     segmented = []
     for place in _from_worst_to_best(scores, images) if isinstance(images, int) else images:
         item = preprocessing(datalist[place])
         with torch.inference_mode():
             answer = inferer(item["image"][None].to(device), network)[0]
-        name = datalist[place]["image"]
         segmented.append(
             SegmentedImage(
-                name=os.path.basename(name if isinstance(name, (str, os.PathLike)) else name[0]),
+                name=os.path.basename(as_paths(datalist[place]["image"])[0]),
                 image=np.asarray(item["image"].cpu()),
                 truth=np.asarray(item["label"].cpu()),
                 prediction=np.asarray(answer.argmax(dim=0, keepdim=True).cpu()),
@@ -110,7 +107,10 @@ def segment_sweep(
         shown: int | list[int] = images
         for multiplier in _evenly(list(by_multiplier), widths):
             trial = by_multiplier[multiplier]
-            examples = segment_examples(trial.bundle_root, trial.output_dir, shown)
+            workflow = open_trial(trial.bundle_root, trial.output_dir, trial.network_def, **trial.recipe)
+            workflow.initialize()
+            record = TrialRecord.load(Path(trial.output_dir) / "record.json")
+            examples = segment_examples(workflow.parser, record.per_image["f1"], shown)
             segmented.setdefault(dataset, {})[f"{multiplier:g}\nof the width"] = examples
             shown = [each.place for each in examples]
     return segmented

@@ -17,12 +17,14 @@ from joblib import Parallel, delayed, parallel_config
 from monai.bundle.config_parser import ConfigParser
 from tqdm.auto import tqdm
 
-from monai_ccnet.configs import root_cause
+from monai_ccnet.configs import check_recipe, root_cause
+from monai_ccnet.data.folder import open_dataset, safe_name
 from monai_ccnet.files import read_json
 from monai_ccnet.networks.family import narrow
 from monai_ccnet.networks.size import network_size
 from monai_ccnet.networks.widths import default_input_shape
-from monai_ccnet.training.trial import TrialRecord, full_network_def, run_trial
+from monai_ccnet.records import TrialRecord
+from monai_ccnet.training.trial import full_network_def, recipe_of, run_trial
 from monai_ccnet.values import load_values
 
 __all__ = ["FAST_MULTIPLIERS", "MULTIPLIERS", "Trial", "load_records", "plan_trials", "run_sweep"]
@@ -68,12 +70,14 @@ def plan_trials(
     Raises:
         ValueError: if two data sets have one name.
     """
-    config = _recipe_of(ConfigParser.load_config_file(str(Path(bundle_root) / "configs" / "train.yaml")))
+    check_recipe({key: value for key, value in recipe.items() if key != "network_def"})
+    train = ConfigParser.load_config_file(str(Path(bundle_root) / "configs" / "train.yaml"))
+    config = recipe_of(train, list(train))
     trials: list[Trial] = []
     names: dict[str, Path] = {}
     for folder in map(Path, dataset_dirs):
-        described = read_json(folder / "dataset.json")
-        name = str(described.get("name", folder.name))
+        data = open_dataset(folder)
+        name = data.name
         if names.setdefault(name, folder) != folder:
             raise ValueError(f"{names[name]} and {folder} are both named {name!r}: rename one in its dataset.json.")
         full = full_network_def(bundle_root, **recipe, dataset_dir=str(folder))
@@ -83,13 +87,13 @@ def plan_trials(
             network_def = narrow(full, multiplier)
             cost = float(network_size(network_def, input_shape).macs or 0)
             for seed in seeds:
-                given = {key: value for key, value in recipe.items() if key not in _NO_RECIPE}
-                depends_on = [described, network_def, {**given, "seed": seed}, config]
+                given = recipe_of({**recipe, "seed": seed}, list(train))
+                depends_on = [data.digest, network_def, given, config]
                 digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:8]
                 trials.append(
                     Trial(
                         str(bundle_root),
-                        str(Path(output_dir) / f"{name}-{family}-{multiplier:g}-seed{seed}-{digest}"),
+                        str(Path(output_dir) / f"{safe_name(name)}-{family}-{multiplier:g}-seed{seed}-{digest}"),
                         network_def,
                         float(multiplier),
                         {
@@ -101,37 +105,6 @@ def plan_trials(
                     )
                 )
     return sorted(trials, key=lambda trial: trial.cost)
-
-
-# What does not decide how a network is trained and what it answers.
-_NO_RECIPE = {
-    "imports",
-    "bundle_root",
-    "output_dir",
-    "device",
-    "num_workers",
-    "cache_rate",
-    "val_interval",
-    "history",
-    "checked_datalist",
-} | {
-    "initialize",
-    "run",
-    "finalize",
-}
-_RECIPE_OF_PARTS = {
-    "train": {"deterministic_transforms", "random_transforms", "preprocessing", "dataset", "sampler", "inferer"},
-    "validate": {"preprocessing", "inferer", "postprocessing"},
-}
-
-
-def _recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of ``train.yaml`` that decides the outcome of a training."""
-    return {
-        key: {part: value[part] for part in sorted(_RECIPE_OF_PARTS[key])} if key in _RECIPE_OF_PARTS else value
-        for key, value in config.items()
-        if key not in _NO_RECIPE
-    }
 
 
 def run_sweep(
@@ -216,11 +189,12 @@ def _is_finished(path: Path) -> bool:
 
 
 def _failed(trial: Trial, error: Exception) -> TrialRecord:
+    words = "".join(traceback.format_exception_only(root_cause(error))).strip()
     return TrialRecord(
-        dataset=str(read_json(Path(trial.recipe["dataset_dir"]) / "dataset.json").get("name", "data set")),
+        dataset=open_dataset(trial.recipe["dataset_dir"]).name,
         network_def=trial.network_def,
         multiplier=trial.multiplier,
-        recipe=trial.recipe,
+        recipe={key: value for key, value in trial.recipe.items() if key != "dataset_dir"},
         size=network_size(trial.network_def),
         file_bytes=0,
         scores={},
@@ -230,7 +204,7 @@ def _failed(trial: Trial, error: Exception) -> TrialRecord:
         losses=(),
         seconds=0.0,
         versions={},
-        error="".join(traceback.format_exception_only(root_cause(error))).strip(),
+        error=words.replace(os.path.join(trial.recipe["dataset_dir"], ""), "").replace(f"{trial.output_dir}/", ""),
     )
 
 

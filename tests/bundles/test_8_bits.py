@@ -38,7 +38,7 @@ def test_at_8_bits_the_network_is_larger_and_its_file_keeps_to_the_budget(disks_
     assert state["head.weight"].dtype == torch.int8
     build_network(plan.network_def).load_state_dict(state)
     evaluated = _run(["train.yaml", "evaluate.yaml", "planned.yaml"], **places)
-    scores = evaluated.get_parsed_content("validate#evaluator").state.metrics
+    scores = evaluated.get_parsed_content("evaluator").state.metrics
     assert scores["f1"] == pytest.approx(report["achieved"]["f1"])
     _run(["inference.yaml"], **places)
     assert len(list((tmp_path / "predictions").glob("*.png"))) == 4

@@ -128,7 +128,7 @@ def test_two_processes_on_one_folder_share_the_trials(disks_2d, tmp_path):
     trials = plan(disks_2d, tmp_path)
     command = [sys.executable, "-c", SWEEP.format(quick=QUICK), str(disks_2d), str(tmp_path)]
     other = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    _wait_for(lambda: (Path(trials[0].output_dir) / "trial.json").exists(), other)
+    _wait_for(lambda: (Path(trials[0].output_dir) / "run.json").exists(), other)
     records = run_sweep(trials)
     assert other.wait() == 0
     assert [json.loads((Path(t.output_dir) / "record.json").read_text())["seconds"] for t in trials] == [
@@ -171,6 +171,6 @@ def test_calibrate_sweeps_measures_and_fits(disks_2d, tmp_path):
     assert model.settings["measure"] in ("jpeg", "edges")
     assert set(model.dataset_slopes) == {"disks", "noisy disks"}
     assert len(load_records(output_dir / "trials")) == 4
-    pictures = {"degradation.png", "profiles.png", "overlays-disks.png", "overlays-noisy disks.png"}
+    pictures = {"degradation.png", "profiles.png", "overlays-disks.png", "overlays-noisy-disks-e582.png"}
     assert {path.name for path in output_dir.glob("*.png")} == pictures
     assert all(imread(output_dir / name).std() > 0.05 for name in pictures)

@@ -189,7 +189,7 @@ def assert_same_results(folder, other):
     assert [(name, value.shape) for name, value in states[0].items()] == [(n, v.shape) for n, v in states[1].items()]
 
 
-STAGES = ["complexity.json", "trial.json", "training_*.pt", "model.pt", "metrics.csv", "record.json", "plan.json"]
+STAGES = ["complexity.json", "run.json", "training_*.pt", "model.pt", "metrics.csv", "record.json", "plan.json"]
 
 
 def test_killed_at_every_stage_and_started_again_it_ends_as_if_it_had_not_been(finished, disks_2d, tmp_path):

@@ -41,7 +41,7 @@ def test_a_file_above_the_budget_is_refused(tmp_path):
     network, path = build_network(PLAN.network_def), tmp_path / "model.pt"
     PLAN.save(tmp_path / "plan.json")
     handler = CheckBudget(tmp_path / "plan.json", network, path)
-    with pytest.raises(FileNotFoundError, match=r"model\.pt was not written"):
+    with pytest.raises(FileNotFoundError, match=r"model\.pt does not exist; attach CheckBudget"):
         toy(handler).run([0])
     save_weights(network, path)
     toy(handler).run([0])

@@ -275,7 +275,9 @@ def test_the_data_and_the_folder_are_ids(basic, tmp_path):
     Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8)).save(tmp_path / "noise.png")
     overrides = {"plan_dir": str(tmp_path / "plans"), "ckpt_dir": str(tmp_path / "plans")}
     data = [{"picture": str(tmp_path / "noise.png")}]
-    basic.compress(complexity_data=data, measure_settings={"image_key": "picture", "quality": 50}, **overrides)
+    basic.compress(
+        complexity_data=data, measure="jpeg", measure_settings={"image_key": "picture", "quality": 50}, **overrides
+    )
     plan = CompressionPlan.load(tmp_path / "plans" / "plan.json")
     assert (plan.complexity.count, plan.complexity.settings["quality"]) == (1, 50)
     parser = basic.run("train", "evaluate", "planned.yaml", **overrides)

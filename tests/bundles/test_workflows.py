@@ -20,7 +20,7 @@ from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.constraints import CompressionPlan
 from monai_ccnet.networks import build_network
 from monai_ccnet.records import TrialRecord
-from monai_ccnet.training import segment_examples
+from monai_ccnet.training import open_trial, segment_examples
 
 ROOT = monai_ccnet.bundle_root()
 CONFIGS = ROOT / "configs"
@@ -29,7 +29,7 @@ PATCHES = {2: [32, 32], 3: [32, 32, 16]}
 
 
 def _run(names, **overrides):
-    overrides = {"device": "$torch.device('cpu')", **overrides}
+    overrides = overrides if "measure.yaml" in names else {"device": "$torch.device('cpu')", **overrides}
     workflow = ConfigWorkflow([str(CONFIGS / name) for name in names], workflow_type="train", **overrides)
     workflow.initialize()
     workflow.run()
@@ -87,7 +87,11 @@ def test_compress_leaves_pictures(compressed):
 
 def test_examples_are_what_was_evaluated(compressed, disks_2d):
     output_dir, _ = compressed
-    segmented = segment_examples(ROOT, output_dir, [3, 1])
+    record = TrialRecord.load(output_dir / "record.json")
+    recipe = {"dataset_dir": str(disks_2d), "patch_size": PATCHES[2], "device": "cpu"}
+    workflow = open_trial(ROOT, output_dir, record.network_def, **recipe)
+    workflow.initialize()
+    segmented = segment_examples(workflow.parser, record.per_image["f1"], [3, 1])
     assert [each.name for each in segmented] == ["case_3.png", "case_1.png"]
     for each in segmented:
         assert each.image.shape == each.truth.shape == each.prediction.shape == (1, 72, 56)
@@ -129,7 +133,7 @@ def test_planned_network_is_evaluated_to_the_same_scores(compressed, disks_2d):
         output_dir=str(output_dir),
         patch_size=PATCHES[2],
     )
-    assert workflow.parser.get_parsed_content("validate#evaluator").state.metrics["f1"] == pytest.approx(scores["f1"])
+    assert workflow.parser.get_parsed_content("evaluator").state.metrics["f1"] == pytest.approx(scores["f1"])
 
 
 def test_a_handler_records_what_an_evaluation_found(compressed, disks_2d, tmp_path):
@@ -137,7 +141,7 @@ def test_a_handler_records_what_an_evaluation_found(compressed, disks_2d, tmp_pa
     known = TrialRecord.load(output_dir / "record.json")
     given = {"path": str(tmp_path / "record.json"), "dataset": "disks", "network_def": "$@plan.network_def"}
     given |= {"weights_file": str(output_dir / "model.pt"), "input_shape": list(known.size.input_shape)}
-    config = {"+validate#handlers": [{"_target_": "monai_ccnet.handlers.RecordTrial", **given}]}
+    config = {"+handlers": [{"_target_": "monai_ccnet.handlers.RecordTrial", **given}]}
     (tmp_path / "recorded.json").write_text(json.dumps(config))
     _run(
         ["train.yaml", "evaluate.yaml", "planned.yaml", tmp_path / "recorded.json"],
@@ -212,7 +216,8 @@ def test_a_network_with_auxiliary_outputs_trains_and_is_evaluated(name, disks_2d
     trained = _run(["train.yaml"], **overrides).parser
     assert trained.get_parsed_content("deep_supervision").auxiliary_weight == pytest.approx(0.01)
     evaluated = _run(["train.yaml", "evaluate.yaml"], **overrides).parser
-    scores = [parser.get_parsed_content("validate#evaluator").state.metrics["f1"] for parser in (trained, evaluated)]
+    ids = ((trained, "validate#evaluator"), (evaluated, "evaluator"))
+    scores = [parser.get_parsed_content(name).state.metrics["f1"] for parser, name in ids]
     assert scores[1] > 0.8
     assert scores[0] > 0.8
 

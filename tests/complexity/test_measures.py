@@ -72,7 +72,7 @@ def test_jb_mixes_both():
     ("call", "message"),
     [
         (lambda: measure_settings("entropy2"), "unknown measure 'entropy2'; known are"),
-        (lambda: measure_settings("jpeg", qualty=3), r"no setting \['qualty'\]; it has"),
+        (lambda: measure_settings("jpeg", qualty=3), "knows no setting 'qualty': did you mean 'quality'"),
         (lambda: measure_settings("jpeg", reference="disk"), "'raw' or 'file'"),
         (lambda: complexity_at_scales(), "looks at the image, and none was given"),
         (lambda: complexity_at_scales(IMAGE, settings=measure_settings("foreground")), "looks at the label"),

@@ -1,0 +1,158 @@
+"""The settings of the bundle's configs: what each may be, and what it means.
+
+The one place that the check of a run, the command's help and the docs' table take them from; their defaults are those
+of the configs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+__all__ = ["SETTINGS", "Setting", "check_value", "unknown_setting"]
+
+
+class Setting(NamedTuple):
+    """What a setting may be, a key of ``KINDS``, and what it means: a noun phrase with its unit."""
+
+    kind: str
+    meaning: str
+
+
+SETTINGS: dict[str, Setting] = {
+    # where
+    "dataset_dir": Setting("path", "folder of the data set, with its `dataset.json`"),
+    "output_dir": Setting("path", "folder for what the run leaves"),
+    "bundle_root": Setting("path", "folder of the bundle"),
+    "device": Setting("any", "torch device of training and evaluation"),
+    # what must hold
+    "budget_bytes": Setting("whole number or none", "largest size of the file of weights, in bytes"),
+    "budget_memory_bytes": Setting(
+        "whole number or none", "most memory for weights and activations of a patch, in bytes"
+    ),
+    "budget_macs": Setting("whole number or none", "most multiply-adds of a patch"),
+    "budget_latency_seconds": Setting("number or none", "longest time of a patch on this machine, in seconds"),
+    "min_score": Setting(
+        "number or none",
+        "least score relative to the full-size network's, above 0 and at most 1; 0.95 without a budget",
+    ),
+    "bits_per_weight": Setting("whole number", "bits of a stored weight: 32, 16 (half precision) or 8 (int8 kernels)"),
+    "count": Setting("text", "what a disk budget counts beside the file: `parameters`, or `weights` (kernels alone)"),
+    # how it is planned
+    "layerwise": Setting("True or False", "whether each stage has a width of its own"),
+    "allocation": Setting("text", "rule by which stages share: `taper`, or `complexity` (the paper's)"),
+    "law": Setting("text", "law that predicts the score: `calibrated`, `paper`, or the file of one of your own"),
+    "measure": Setting("text or none", "measure of complexity; by default the one that the law holds for"),
+    "scales": Setting("list", "subsampling factors at which complexity is measured"),
+    "measure_settings": Setting("settings", "settings of the measure"),
+    "widths": Setting(
+        "settings or none", "where an unknown network holds its widths: `{argument: ..., scales: [...]}`"
+    ),
+    "input_shape": Setting("list or none", "shape (B, C, H, W[, D]) for which sizes are stated"),
+    "channels": Setting("list", "channels of each stage of the full-size network"),
+    "full_size_score": Setting("number or none", "score of the full-size network, where it is known"),
+    # how it is trained
+    "max_epochs": Setting("whole number", "number of epochs"),
+    "epoch_length": Setting("whole number", "number of steps of an epoch"),
+    "batch_size": Setting("whole number", "number of patches of a step"),
+    "patch_size": Setting("list", "size of a patch in pixels or voxels"),
+    "learning_rate": Setting("number", "highest learning rate"),
+    "warmup_steps": Setting("whole number", "number of steps over which the learning rate rises"),
+    "lambda_dice": Setting("number", "weight of the Dice loss beside cross-entropy"),
+    "precision": Setting("text", "precision of training: `float32`, `bfloat16` or `float16`"),
+    "seed": Setting("whole number", "seed of the training"),
+    "val_interval": Setting("whole number", "number of epochs from one validation to the next"),
+    "cache_rate": Setting("number", "share of the training images that are kept in memory"),
+    "num_workers": Setting("whole number", "number of processes that load images"),
+    "checked_datalist": Setting("list", "items whose files are checked before the run; `[]` for none"),
+    "training": Setting("settings", "further settings of train.yaml, by their ids"),
+    "recipe": Setting("settings", "settings of train.yaml, by their ids, for each training run"),
+    # measuring, calibrating, comparing
+    "table": Setting("path", "CSV file of the complexity of each image"),
+    "tolerance": Setting("number or none", "largest half-width of the mean's 95 % interval, as a share of the mean"),
+    "n_jobs": Setting("whole number or none", "number of processes"),
+    "backend": Setting("text or none", "joblib backend: `dask` or `ray` on a cluster"),
+    "pictures": Setting("True or False", "whether pictures are drawn"),
+    "dataset_dirs": Setting("list", "folders of the data sets"),
+    "multipliers": Setting("list", "channels per channel of the full-size network, of each training run"),
+    "seeds": Setting("list", "seeds of the training runs"),
+    "measures": Setting("list", "measures of complexity that are tried"),
+    "metric": Setting("text", "score that the law predicts: `f1` or `iu`"),
+    "curvature": Setting("number or none", "curvature of the law, 0 for the paper's line; none to fit it"),
+    "omegas": Setting("list", "shares of image complexity that are tried in its mix with the label's"),
+    "source": Setting("text", "origin of the law, as its predictions name it"),
+    "methods": Setting("list", "methods to compare"),
+    "budgets_bytes": Setting("list", "budgets for the file of weights, in bytes"),
+    "budgets_macs": Setting("list", "budgets for the multiply-adds of a patch"),
+    "floors": Setting("list", "least scores relative to the full-size network's"),
+    "plan_file": Setting("path", "file of the plan"),
+    "plan_dir": Setting("path", "folder of the plan and of the weights within the budget"),
+    "save_execute_config": Setting("any", "MONAI's setting of experiment tracking"),
+}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+KINDS = {
+    "any": lambda value: True,
+    "path": lambda value: hasattr(value, "__fspath__") or (isinstance(value, str) and value != ""),
+    "text": lambda value: isinstance(value, str) or hasattr(value, "__fspath__"),
+    "number": _is_number,
+    "whole number": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "True or False": lambda value: isinstance(value, bool),
+    "list": lambda value: isinstance(value, (list, tuple)),
+    "settings": lambda value: isinstance(value, Mapping),
+}
+
+
+def check_value(name: str, value: Any) -> Any:
+    """Return the value of a setting as a run takes it, or refuse it.
+
+    A number that stands for a name, such as the folder ``2026``, becomes text. Expressions and references are not
+    looked at.
+
+    Args:
+        name: a key of :data:`SETTINGS`; of other ids any value is allowed.
+        value: what was given.
+
+    Raises:
+        ValueError: if it is of another kind, or a path holds ``::``, which is what MONAI makes of ``#``.
+
+    >>> check_value("output_dir", 2026), check_value("layerwise", False)
+    ('2026', False)
+    """
+    if name not in SETTINGS or (isinstance(value, str) and value[:1] in ("$", "@", "%")):
+        return value
+    kind = SETTINGS[name].kind
+    options = kind.split(" or none")
+    if len(options) > 1 and value is None:
+        return value
+    if options[0] in ("path", "text") and _is_number(value):
+        value = str(value)
+    if not KINDS[options[0]](value):
+        allowed = {"path": "a path", "text": "text", "settings": "a dictionary", "list": "a list"}.get(
+            options[0], kind if options[0] == "True or False" else f"a {options[0]}"
+        )
+        none = " or None" if len(options) > 1 else ""
+        raise ValueError(f"{name} must be {allowed}{none}, got {value!r}: it is the {SETTINGS[name].meaning}.")
+    if options[0] == "path" and isinstance(value, str) and ("::" in value or "#" in value):
+        raise ValueError(
+            f"{name} is {value!r}: MONAI reads '#' and '::' in a config as steps into it, so that monai.bundle cannot "
+            "be given such a path; choose another path, or use the command monai-ccnet, which takes any."
+        )
+    return value
+
+
+def unknown_setting(name: str, known: Iterable[str], where: str) -> ValueError:
+    """Return the error for a setting that is not known, with the nearest that is.
+
+    >>> raise unknown_setting("budget_byte", ["budget_bytes", "seed"], "compress.yaml")
+    Traceback (most recent call last):
+    ValueError: compress.yaml knows no setting 'budget_byte': did you mean 'budget_bytes'?
+    """
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    words = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(sorted(known))}."
+    return ValueError(f"{where} knows no setting {name!r}: {words}")
