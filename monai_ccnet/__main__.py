@@ -12,7 +12,7 @@ from typing import Any
 from monai_ccnet import __version__
 from monai_ccnet.settings import SETTINGS
 
-__all__ = ["VERBS", "main", "settings_of", "settings_table"]
+__all__ = ["VERBS", "main", "settings_of", "settings_page", "settings_table"]
 
 # The configs of each verb, the lowest first; the last is the one of its name.
 VERBS: dict[str, tuple[str, ...]] = {
@@ -60,6 +60,23 @@ def settings_table(verb: str) -> str:
     """
     rows = [f"| `--{name}` | {meaning} | `{default}` |" for name, default, meaning in settings_of(verb)]
     return "\n".join(["| setting | meaning | default |", "|---|---|---|", *rows])
+
+
+def settings_page() -> str:
+    """Return the docs' page of settings, ``docs/settings.md``."""
+    head = """# Settings
+
+Every verb of `monai-ccnet` runs the bundle config of its name, and takes these settings as `--name value`. The same ids
+are taken by `python -m monai.bundle run --config_file .../NAME.yaml`. `computed` defaults follow from the data set or
+the machine; the config shows how. Any other id of the configs is a setting too, such as `--network_def::act`. A name
+that no config knows is refused with the nearest one that is known, before anything runs, and so is a value of another
+kind.
+
+This page is written by
+`python -c "from monai_ccnet.__main__ import settings_page; print(settings_page(), end='')" > settings.md`.
+"""
+    parts = [f"## {verb}\n\n{does.capitalize()}.\n\n{settings_table(verb)}\n" for verb, does in _DOES.items()]
+    return "\n".join([head, *parts])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

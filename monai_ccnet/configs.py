@@ -227,7 +227,12 @@ def _given(config: Mapping[str, Any], files: Mapping[str, Any], prefix: str = ""
         ours = files.get(key)
         if prefix + key == ConfigParser.meta_key:
             continue
-        if isinstance(value, Mapping) and isinstance(ours, Mapping) and value.get("_target_") == ours.get("_target_"):
+        if (
+            isinstance(value, Mapping)
+            and isinstance(ours, Mapping)
+            and ours
+            and value.get("_target_") == ours.get("_target_")
+        ):
             yield from _given(value, ours, f"{prefix}{key}::")
         elif key not in files or type(value) is not type(ours) or value != ours:
             yield prefix + key, value

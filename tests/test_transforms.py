@@ -12,16 +12,13 @@ import torch
 from monai.data import CacheDataset, DataLoader, Dataset, MetaTensor, PersistentDataset
 from monai.transforms import Compose, EnsureTyped, Flipd, ScaleIntensityd
 
+from monai_ccnet import transforms
 from monai_ccnet.complexity import complexity_at_scales, measure_settings
 from monai_ccnet.transforms import (
     ForegroundDensity,
-    ForegroundDensityD,
     ForegroundDensityd,
-    ForegroundDensityDict,
     ImageComplexity,
-    ImageComplexityD,
     ImageComplexityd,
-    ImageComplexityDict,
 )
 
 RNG = np.random.default_rng(0)
@@ -67,11 +64,6 @@ def test_missing_keys():
     measured = ImageComplexityd(["image", "other"], allow_missing_keys=True)(_items(count=1)[0])
     assert "other_complexity" not in measured
     assert "label_b" in ForegroundDensityd("label", postfix="b")(_items(count=1)[0])
-
-
-def test_aliases():
-    assert ImageComplexityD is ImageComplexityDict is ImageComplexityd
-    assert ForegroundDensityD is ForegroundDensityDict is ForegroundDensityd
 
 
 def _pipeline(lazy=False):
@@ -126,3 +118,8 @@ def test_ten_thousand_images_in_a_spawned_worker_take_no_more_memory_than_two_th
     done = subprocess.run([sys.executable, benchmark, "10000"], capture_output=True, text=True, check=True)
     used = [float(word) for word in done.stdout.split()[:10]]
     assert used[-1] - used[1] < 10  # megabytes
+
+
+@pytest.mark.parametrize("name", ["ImageComplexity", "LabelComplexity", "ForegroundDensity"])
+def test_dictionary_transforms_have_the_aliases_of_monais(name):
+    assert getattr(transforms, f"{name}D") is getattr(transforms, f"{name}Dict") is getattr(transforms, f"{name}d")

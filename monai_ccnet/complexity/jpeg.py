@@ -22,7 +22,7 @@ def jpeg_complexity(picture: np.ndarray, *, quality: int = 25, subsampling: str 
     OpenCV, imagecodecs and torchvision all write to the same byte.
 
     Args:
-        picture: intensities of shape ``(H, W)``, or RGB of shape ``(H, W, 3)`` or ``(3, H, W)``, dtype ``uint8``.
+        picture: intensities of shape ``(H, W)``, or RGB of shape ``(H, W, 3)``, dtype ``uint8``.
         quality: JPEG quality from 1 to 100; complexities compare only at equal quality and subsampling.
         subsampling: of the colour planes, ``"4:2:0"``, ``"4:2:2"`` or ``"4:4:4"``; of no effect on grey.
 
@@ -39,10 +39,8 @@ def jpeg_complexity(picture: np.ndarray, *, quality: int = 25, subsampling: str 
     """
     if picture.dtype != np.uint8:
         raise ValueError(f"picture must be uint8, got {picture.dtype}; use complexity_at_scales for any other image.")
-    if picture.ndim == 3 and picture.shape[0] == 3 and picture.shape[-1] != 3:
-        picture = cv2.merge(list(picture))
     if picture.size == 0 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[-1] == 3)):
-        raise ValueError(f"picture must have the shape (H, W), (H, W, 3) or (3, H, W), got {picture.shape}.")
+        raise ValueError(f"picture must have the shape (H, W) or (H, W, 3), got {picture.shape}.")
     if max(picture.shape) > 65_500:
         raise ValueError(
             f"a picture of shape {picture.shape} does not fit into JPEG, whose sides end at 65,500 pixels."

@@ -5,10 +5,10 @@ import os
 
 import pytest
 import torch
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigWorkflow
 
 import monai_ccnet
-from monai_ccnet.constraints import CompressionPlan, DiskBudget, LatencyBudget, compress
+from monai_ccnet.constraints import CompressionPlan, DiskBudget, compress
 from monai_ccnet.networks import build_network
 
 CONFIGS = monai_ccnet.bundle_root() / "configs"
@@ -42,14 +42,3 @@ def test_at_8_bits_the_network_is_larger_and_its_file_keeps_to_the_budget(disks_
     assert scores["f1"] == pytest.approx(report["achieved"]["f1"])
     _run(["inference.yaml"], **places)
     assert len(list((tmp_path / "predictions").glob("*.png"))) == 4
-
-
-@pytest.mark.parametrize("name", ["compress.yaml", "overlay/compress.yaml"])
-def test_a_latency_budget_by_its_id(name):
-    parser = ConfigParser()
-    parser.read_config(str(CONFIGS / name))
-    parser.update({"budget_latency_seconds": 0.01, "input_shape": [1, 1, 32, 32], "in_channels": 1})
-    parser.update({"patch_size": [32, 32], "described": None})
-    for line in parser.get("imports", parser.get("+imports")):
-        ConfigParser({"line": line}).get_parsed_content("line")
-    assert parser.get_parsed_content("constraint") == [LatencyBudget(0.01, (1, 1, 32, 32))]

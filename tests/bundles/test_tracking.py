@@ -42,7 +42,7 @@ def logged(mlflow, folder):
     database = folder / "mlruns.db"  # before MONAI 1.6 a folder of files
     client = mlflow.MlflowClient(f"sqlite:///{database}" if database.exists() else (folder / "mlruns").as_uri())
     runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
-    return {each.info.run_name: each.data.metrics for each in runs}
+    return {each.info.run_id: each.data.metrics for each in runs}
 
 
 def test_mlflow_shows_the_plan_of_a_training(disks_2d, tmp_path, quick):

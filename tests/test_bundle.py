@@ -1,0 +1,68 @@
+"""What the configs call, as functions."""
+
+import json
+
+import pytest
+
+from monai_ccnet.bundle import check_calibration, constraints_from, measure_settings_for
+from monai_ccnet.constraints import AccuracyFloor, ComputeBudget, DiskBudget, LatencyBudget, MemoryBudget
+from monai_ccnet.degradation import DegradationModel
+
+SHAPE = (1, 1, 32, 32)
+
+
+def test_constraints_by_their_settings():
+    asked = constraints_from(
+        list(SHAPE),
+        budget_bytes=60_000,
+        budget_memory_bytes=10**6,
+        budget_macs=10**7,
+        budget_latency_seconds=0.01,
+        min_score=0.9,
+        bits_per_weight=16,
+        count="weights",
+    )
+    assert asked == [
+        DiskBudget(60_000, 16, "weights"),
+        MemoryBudget(10**6, SHAPE),
+        ComputeBudget(10**7, SHAPE),
+        LatencyBudget(0.01, SHAPE),
+        AccuracyFloor(0.9),
+    ]
+
+
+def test_several_budgets_and_the_floor_that_nothing_asked_for():
+    assert constraints_from(budget_bytes=[1000, 2000], default=None) == [DiskBudget(1000), DiskBudget(2000)]
+    assert constraints_from(budget_bytes=[], default=None) == []
+    assert constraints_from() == [AccuracyFloor(0.95)]
+
+
+def test_a_data_set_is_measured_as_the_law_was_unless_asked_otherwise():
+    law = DegradationModel.published("unet", metric="iu")
+    assert measure_settings_for(law) == {"measure": "jb", "quality": 25, "omega": 0.7}
+    assert measure_settings_for(law, "jb", {"omega": 0.5}) == {"measure": "jb", "quality": 25, "omega": 0.5}
+    assert measure_settings_for(law, "edges") == {"measure": "edges"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"dataset_dirs": 1}, r"at least two data sets, got \['disks'\]"),
+        ({"multipliers": [0.5]}, "multiplier 1 must be among"),
+        ({"measures": ["jpge"]}, "unknown measure 'jpge'"),
+        ({"metric": "dice"}, "metric must be 'f1' or 'iu', got 'dice'"),
+    ],
+)
+def test_a_calibration_that_could_not_be_fitted_is_refused(changed, message, tmp_path):
+    folders = []
+    for name in ("disks", "balls"):
+        (tmp_path / name).mkdir()
+        described = {"name": name, "labels": ["a", "b"], "training": [{"image": "a.png", "label": "b.png"}]}
+        (tmp_path / name / "dataset.json").write_text(json.dumps(described))
+        folders.append(tmp_path / name)
+    given = {"dataset_dirs": folders, "multipliers": [1.0, 0.5], "measures": ["jpeg"], "metric": "f1"}
+    check_calibration(**given)
+    if changed.get("dataset_dirs") == 1:
+        changed = {"dataset_dirs": folders[:1]}
+    with pytest.raises(ValueError, match=message):
+        check_calibration(**given | changed)
