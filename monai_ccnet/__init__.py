@@ -1,25 +1,29 @@
 """The smallest MONAI network that still segments your images.
 
-The parts, in reading order:
+The parts, in import order, lowest first; a part imports only parts above it in this list:
 
-- ``values``: frozen dataclasses that round-trip through JSON, and files that are never half-written.
-- ``failures``: errors that end with what to do.
-- ``complexity``: image -> number, at every scale; :class:`~monai_ccnet.complexity.ComplexityProfile` of a data set.
-- ``networks``: a network, at any width; exact sizes without allocating it.
-- ``losses``: training a network that has auxiliary outputs.
-- ``degradation``: how much accuracy a network loses as it narrows, per unit of complexity.
-- ``constraints``: a budget or a floor -> :class:`~monai_ccnet.constraints.CompressionPlan`.
-- ``calibration``: one training of one network, kept as a record.
-- ``posttraining``: what is done to a trained network: pruned, merged, stored at 8 bits, exported.
-- ``comparison``: every way to a smaller network, at equal budgets.
-- ``transforms``, ``auto3dseg``: complexity inside a MONAI pipeline, and inside Auto3DSeg's data analysis.
-- ``figures``: pictures of what was measured, planned and found.
-- ``report``, ``html_report``: what a run tells, as JSON, in plain words, and as one page with its pictures.
-- ``datalist``: is a data set what its list says?
-- ``datasets``: public data sets, from the folders they are distributed as.
-- ``samples``: real sample data, through a library that ships it.
+- ``files``: atomic writing of files, JSON and tables.
+- ``settings``: the settings of the bundle's configs, their allowed values and their meaning.
+- ``configs``: checks of the ids and values that are given to the bundle's configs.
+- ``values``: frozen dataclasses that round-trip through JSON.
+- ``data``: data sets on disk: opening, validating and reading them; public data sets and sample data.
+- ``networks``: networks at any width, their exact sizes without allocation, their latency and their files of weights.
+- ``degradation``: the law that predicts the score of a narrowed network from the complexity of its data set.
+- ``complexity``: the complexity of images and labels at every scale, and the profile of a data set.
+- ``transforms``, ``auto3dseg``: complexity in a MONAI pipeline, and in Auto3DSeg's data analysis.
+- ``constraints``: budgets, accuracy floors, and the :class:`~monai_ccnet.constraints.CompressionPlan` that meets them.
+- ``records``: the record of one trained network and its scores.
+- ``handlers``: Ignite handlers for training narrowed networks.
+- ``training``: training runs by the bundle's configs, alone or in sweeps.
+- ``calibration``: the law of a network, fitted to the records of training runs.
+- ``posttraining``: pruning, merging, quantization and export of a trained network.
+- ``figures``: figures of measurements, plans and results.
+- ``reporting``: the report of a run, as JSON, as plain text and as an HTML page.
+- ``comparison``: methods for smaller networks, compared at equal budgets.
+- ``bundle``: the steps of the bundle's configs.
+- ``__main__``: the command ``monai-ccnet``.
 
-Nothing is imported here, so that ``import monai_ccnet`` costs nothing.
+None of them is imported here, so that ``import monai_ccnet`` is fast.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files that are never half-written: atomic writing, JSON, tables."""
+"""Atomic writing of files, JSON and tables: a file is never left half-written."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ __all__ = [
 
 @contextlib.contextmanager
 def atomically(path: str | os.PathLike) -> Iterator[IO[bytes]]:
-    """Open a file beside ``path`` that takes its place when the block ends: a reader finds the old or the new, whole.
+    """Open a temporary file that replaces ``path`` when the block ends, so that no reader sees a half-written file.
 
     Args:
-        path: the file to write; missing parent folders are made.
+        path: path of the file to write; missing parent folders are created.
 
     Raises:
-        OSError: if the folder cannot be written to or the disk is full; ``path`` is then as it was before, as it is
-            after any other error in the block.
+        OSError: if the folder is not writable or the disk is full. After this or any other error in the block,
+            ``path`` is unchanged.
     """
     path = Path(path)
     with _explained(path, _NOT_WRITABLE):
@@ -68,14 +68,14 @@ _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EE
 
 @contextlib.contextmanager
 def _explained(path: Path, numbers: set[int]) -> Iterator[None]:
-    """Say of an error of the file system which file could not be written, and what to do."""
+    """Add to an error of the file system which file could not be written, and what to do."""
     try:
         yield
     except OSError as error:
         if error.errno not in numbers:
             raise
         remedy = (
-            "free some space or raise the quota, and start again; what is done is kept"
+            "free some space or raise the quota, then start again; finished work is kept"
             if error.errno in _FULL
             else "choose a folder that you may write to, such as another output_dir"
         )
@@ -101,10 +101,10 @@ class _Watched:
 
 
 def check_writable(folder: str | os.PathLike) -> None:
-    """Make a folder if it is not there and write a file to it, so that no work is done whose result has no place.
+    """Create a folder if needed and test that it is writable, before any work whose result goes there.
 
     Raises:
-        OSError: if it cannot be written to; the message names it.
+        OSError: if the folder is not writable; the message names it.
     """
     folder = Path(folder)
     with _explained(folder, _NOT_WRITABLE):
@@ -115,17 +115,18 @@ def check_writable(folder: str | os.PathLike) -> None:
 
 @contextlib.contextmanager
 def folder_atomically(folder: str | os.PathLike) -> Iterator[Path]:
-    """Give an empty folder that takes the name ``folder`` when the block ends: it is whole, or it is not there.
+    """Yield an empty temporary folder that is renamed to ``folder`` when the block ends: it is complete or absent.
 
     Args:
-        folder: the folder to fill; missing parent folders are made. If another process fills it first, that one stays.
+        folder: path of the folder to fill; missing parent folders are created. If another process fills it first, that
+            one is kept.
 
     Raises:
-        OSError: if ``folder`` is there already and not empty when the block begins, or cannot be written.
+        OSError: if ``folder`` exists and is not empty when the block begins, or is not writable.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is there already and is not an empty folder: choose another one.")
+        raise FileExistsError(f"{folder} already exists and is not an empty folder: choose another one.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -143,31 +144,31 @@ def folder_atomically(folder: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Write ``content`` as JSON, atomically; NaN and infinity, which JSON does not know, are refused."""
+    """Write ``content`` as JSON, atomically; NaN and infinity, which JSON does not have, raise an error."""
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     with atomically(path) as file:
         file.write(text.encode())
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Read a JSON file; a broken one is refused with its name."""
+    """Read a JSON file; the error for an invalid one names the file."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}): delete it and let it be made again.") from error
+        raise ValueError(f"{path} is not valid JSON ({error}): delete it and run again to recreate it.") from error
 
 
 def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is no JSON number")
+    raise ValueError(f"{word} is not a JSON number")
 
 
 @contextlib.contextmanager
 def csv_rows(path: str | os.PathLike | None, columns: Sequence[str]) -> Iterator[Callable[[Sequence[Any]], Any]]:
-    """Open a CSV file, atomically, and give what writes a row to it.
+    """Open a CSV file, atomically, and yield a function that writes one row.
 
     Args:
-        path: of the file; ``None`` for rows that go nowhere.
-        columns: the head.
+        path: path of the CSV file to write; ``None`` discards the rows.
+        columns: names of the columns, written as the first row.
     """
     if path is None:
         yield lambda row: None
@@ -179,10 +180,10 @@ def csv_rows(path: str | os.PathLike | None, columns: Sequence[str]) -> Iterator
 
 
 def write_table(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table as the kind of file that its name says: ``.csv``, ``.json`` or ``.md``; atomically.
+    """Write a table atomically, in the format of the file's extension: ``.csv``, ``.json`` or ``.md``.
 
     Raises:
-        ValueError: for another kind, or a table without rows.
+        ValueError: if the extension is another one, or the table has no rows.
     """
     kind = Path(path).suffix
     if not rows or kind not in (".csv", ".json", ".md"):
@@ -209,9 +210,9 @@ def _cell(value: Any) -> str:
 
 
 def relative_path(path: Any, folder: str | os.PathLike | None) -> str:
-    """Return the path of an image's file relative to its data set's folder; of several files, joined by ``;``.
+    """Return the path of an image's file relative to its data set's folder; several files are joined by ``;``.
 
-    A file that lies elsewhere is told by its name alone, so that what is written can be sent to anyone.
+    A file outside the folder is given by its name alone, so that results can be shared.
 
     >>> relative_path("data/drive/imagesTr/1.png", "data/drive"), relative_path("/home/me/2.png", "data/drive")
     ('imagesTr/1.png', '2.png')

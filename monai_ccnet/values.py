@@ -1,4 +1,4 @@
-"""What every value of this package shares: it is frozen and round-trips through JSON."""
+"""The base class of this package's values: frozen dataclasses that round-trip through JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Value", "load_values", "save_values"]
 ValueType = TypeVar("ValueType", bound="Value")
 _TYPE_KEY = "value_type"
 _FORMAT_KEY = "format_version"
-_FORMAT = 2  # of the files: 1, which they do not name, is release 0.1's
+_FORMAT = 2  # version of the file format; files of release 0.1 have version 1 and do not state it
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Value:
 
     @classmethod
     def _upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
-        """Return what an earlier format wrote as today's would; a class whose fields changed says how."""
+        """Return content of an earlier format in today's format; a class whose fields changed overrides this."""
         return content
 
     @classmethod
@@ -40,16 +40,16 @@ class Value:
         """Build the value that :meth:`to_dict` described.
 
         Raises:
-            ValueError: if ``content`` describes another class, is of a later format, lacks or adds a field, or holds
-                one of another kind.
+            ValueError: if ``content`` describes another class, has a later format, lacks a field or has an unknown
+                one, or a field has the wrong type.
         """
         if not isinstance(content, Mapping) or content.get(_TYPE_KEY) != cls.__name__:
             given = content.get(_TYPE_KEY) if isinstance(content, Mapping) else type(content).__name__
             raise ValueError(f"expected the JSON of a {cls.__name__}, got {given!r}.")
         if (written := content.get(_FORMAT_KEY, 1)) not in range(1, _FORMAT + 1):
             raise ValueError(
-                f"the JSON of a {cls.__name__} has format {written!r}, and formats 1 to {_FORMAT} can be read: it was "
-                "written by a later release; install that one."
+                f"the JSON of a {cls.__name__} has format {written!r}, but this release reads formats 1 to {_FORMAT}: "
+                "install the release that wrote it."
             )
         if written < _FORMAT:
             content = cls._upgraded(_with_new_names(content))
@@ -58,12 +58,12 @@ class Value:
         if not needed <= given_names <= names:
             raise ValueError(
                 f"the JSON of a {cls.__name__} lacks {sorted(needed - given_names)} "
-                f"and has unknown {sorted(given_names - names)}: was it written by another version?"
+                f"and has unknown {sorted(given_names - names)}: it was written by another version."
             )
         try:
             value = cls(**{name: _decode(content[name]) for name in given_names})
         except (TypeError, AttributeError, LookupError, OverflowError) as error:
-            raise ValueError(f"the JSON of a {cls.__name__} holds a field of the wrong kind: {error}") from error
+            raise ValueError(f"the JSON of a {cls.__name__} holds a field of the wrong type: {error}") from error
         for name, hint in get_type_hints(cls).items():
             if not _is_of(getattr(value, name), hint):
                 given = repr(content.get(name))
@@ -93,7 +93,7 @@ class Value:
 
 
 def save_values(path: str | os.PathLike, values: Iterable[Value]) -> None:
-    """Write values, of one class or several, as JSON lines, one line a value; atomically."""
+    """Write values, of one class or several, as JSON lines, one value per line; atomically."""
     lines = [json.dumps(value.to_dict(), allow_nan=False) + "\n" for value in values]
     with atomically(path) as file:
         file.write("".join(lines).encode())
@@ -107,9 +107,9 @@ def load_values(path: str | os.PathLike, kind: type[Value] = Value) -> list[Any]
     """Read the values that :func:`save_values` wrote, in their order; nothing in the file is executed.
 
     Args:
-        path: a file of JSON lines.
-        kind: the class of the values that are wanted, the others being passed over; all of them by default, whose
-            classes must then have been imported.
+        path: path of a file of JSON lines, one value per line.
+        kind: class of the values to return; others are skipped. By default all are returned, and their classes must
+            have been imported.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -133,16 +133,16 @@ def load_values(path: str | os.PathLike, kind: type[Value] = Value) -> list[Any]
 
 
 def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is no JSON number.")
+    raise ValueError(f"{word} is not a JSON number.")
 
 
 def _explained(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):  # which counts the lines from this one
+    if isinstance(error, json.JSONDecodeError):  # its line numbers start at this line
         return f"not valid JSON, {error.msg} at column {error.colno}."
     return str(error)
 
 
-# Names that files of earlier releases hold, and where they are now.
+# Names of modules in files of earlier releases, and their current names.
 _NEW_NAMES = {"monai_ccnet.losses.": "monai_ccnet.training.losses."}
 
 
@@ -185,7 +185,7 @@ def _decode(item: Any) -> Any:
 
 
 def _is_of(item: Any, hint: Any) -> bool:
-    """Tell whether an item is of the kind that a field is annotated with; a whole number may be written as 2.0."""
+    """Tell whether an item has the type that a field is annotated with; a whole number may be written as 2.0."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return True

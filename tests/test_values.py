@@ -53,7 +53,7 @@ def test_values_of_several_classes_round_trip_through_json_lines(tmp_path):
         ('{"value_type": []}', "expected the JSON of a value"),
         ('{"value_type": "PosixPath"}', "unknown value 'PosixPath'; known are"),
         ('{"value_type": "DiskBudget"}', "the JSON of a DiskBudget lacks"),
-        ('{"value_type": "DiskBudget", "limit": NaN}', "NaN is no JSON number"),
+        ('{"value_type": "DiskBudget", "limit": NaN}', "NaN is not a JSON number"),
     ],
 )
 def test_a_line_that_is_no_value_is_named_with_its_file(line, message, tmp_path):
@@ -121,7 +121,7 @@ def test_what_release_0_1_wrote_still_loads(path, tmp_path):
 def test_a_later_format_is_refused_by_name(tmp_path):
     content = ComplexityProfile.published("drive").to_dict() | {"format_version": 3}
     write_json(tmp_path / "value.json", content)
-    with pytest.raises(ValueError, match=r"value\.json: .* has format 3, and formats 1 to 2 can"):
+    with pytest.raises(ValueError, match=r"value\.json: .* has format 3, but this release reads formats 1 to 2"):
         ComplexityProfile.load(tmp_path / "value.json")
 
 

@@ -1,4 +1,4 @@
-"""Data sets on disk: opened, checked, read, and some that can be had."""
+"""Data sets on disk: opening, validating and reading them; public data sets and sample data."""
 
 from monai_ccnet.data.checks import check_datalist
 from monai_ccnet.data.folder import (

@@ -1,4 +1,4 @@
-"""Validate a datalist before training: hours are not spent on a run that one file would stop."""
+"""Validate a datalist before training, so that one bad file does not stop a long run."""
 
 from __future__ import annotations
 
@@ -22,30 +22,31 @@ def check_datalist(
     image_key: str = "image",
     label_key: str = "label",
 ) -> int:
-    """Read every file of a datalist once, and refuse the first that cannot be trained on or scored.
+    """Validate a datalist before training: read every file once, and raise an error for the first unusable one.
 
-    Each image must be readable, finite and of as many channels as the first; each label readable, of one channel and of
-    its image's size, with no other values than those declared. A file that has not changed is not read again in one
-    process. Items that hold arrays, not paths, are not looked at.
+    Each image must be readable and finite, and have as many channels as the first. Each label must be readable, have
+    one channel and its image's size, and hold only declared values. An unchanged file is not read again by the same
+    process. Items that hold arrays instead of paths are skipped.
 
     Args:
-        datalist: dicts of file paths; the label may be missing, as in images to be segmented.
-        labels: of ``dataset.json``: ``{"0": "background", "1": "vessel"}``, or their names in order.
-        image_key: where an item holds its image.
-        label_key: where an item holds its label.
+        datalist: items with file paths; an item without a label is an image to be segmented.
+        labels: classes of ``dataset.json``, by number as in ``{"0": "background", "1": "vessel"}``, or their names in
+            order.
+        image_key: key of the image in an item.
+        label_key: key of the label in an item.
 
     Returns:
-        The number of items that were looked at.
+        The number of items checked.
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if one is not as it must be; the message names it and what to do.
+        ValueError: if a file is invalid; the message names the file and the remedy.
     """
     numbers = sorted(map(str, labels)) if isinstance(labels, Mapping) else None
     if numbers is not None and numbers != sorted(map(str, range(len(numbers)))):
         raise ValueError(
             f"`labels` of dataset.json must be numbered from 0 on, as in {{'0': 'background', '1': 'vessel'}}, got "
-            f"{numbers}: number them so, and the masks' values with them."
+            f"{numbers}: renumber them, and the values in the masks to match."
         )
     count, channels = 0, None
     for item in datalist:
@@ -58,8 +59,8 @@ def check_datalist(
         channels = channels or (found, paths[0])
         if found != channels[0]:
             raise ValueError(
-                f"the image {paths[0]} has {found} channels and {channels[1]} has {channels[0]}: convert it, or leave "
-                "it out of dataset.json."
+                f"the image {paths[0]} has {found} channels and {channels[1]} has {channels[0]}: convert it, or "
+                "remove it from dataset.json."
             )
         count += 1
     return count
@@ -70,9 +71,9 @@ def _is_path(given: Any) -> bool:
 
 
 def _stamped(path: str | os.PathLike) -> tuple[str, int, int]:
-    """Return a path with what changes when the file does."""
+    """Return a path with the modification time and the size of its file."""
     if not Path(path).exists():
-        raise FileNotFoundError(f"{path} is listed in dataset.json and missing: put it there, or take it off the list.")
+        raise FileNotFoundError(f"{path} is listed in dataset.json but missing: add it, or remove it from the list.")
     stat = os.stat(path)
     return str(path), stat.st_mtime_ns, stat.st_size
 
@@ -82,7 +83,7 @@ def _check_files(image_file: tuple[str, int, int], label_file: tuple[str, int, i
     """Check an image and its label, and return the number of channels of the image."""
     image = _loaded(image_file[0], "image")
     if not np.isfinite(image).all():
-        raise ValueError(f"the image {image_file[0]} holds NaN or infinity: correct it, or leave it out.")
+        raise ValueError(f"the image {image_file[0]} holds NaN or infinity: correct it, or remove it from the list.")
     if label_file is not None:
         label = _loaded(label_file[0], "label")
         if label.shape[1:] != image.shape[1:]:
@@ -96,7 +97,7 @@ def _check_files(image_file: tuple[str, int, int], label_file: tuple[str, int, i
             shown = ", ".join(f"{value:g}" for value in undeclared[:5]) + (", ..." if len(undeclared) > 5 else "")
             raise ValueError(
                 f"the label {label_file[0]} holds {shown}, and dataset.json declares 0 to {classes - 1}: correct it, "
-                "or add what is missing to `labels`."
+                "or add the missing classes to `labels`."
             )
     return len(image)
 
@@ -105,7 +106,7 @@ def _loaded(path: str, what: str) -> np.ndarray:
     try:
         return np.asarray(load_image(path))
     except ValueError as error:
-        raise ValueError(f"the {what} {error}: replace it, or leave it out.") from error
+        raise ValueError(f"the {what} {error}: replace it, or remove it from dataset.json.") from error
 
 
 def _words(array: np.ndarray) -> str:

@@ -24,16 +24,16 @@ _PARTS = ("training", "validation", "test")
 
 @dataclass(frozen=True)
 class DatasetFolder:
-    """A Decathlon folder that was opened.
+    """An opened Decathlon folder.
 
     Attributes:
-        folder: with ``dataset.json``.
-        name: what to call the data set.
+        folder: folder of the data set, which holds ``dataset.json``.
+        name: name of the data set.
         labels: names of the classes by number, ``{"0": "background", "1": "vessel"}``, or in order.
-        training: a datalist, dicts of file paths.
-        validation: the same; empty if there is none.
-        test: the same.
-        digest: of ``dataset.json``; two folders of one list have the same.
+        training: datalist of the training images, dicts of file paths.
+        validation: datalist of the validation images; empty if there are none.
+        test: datalist of the test images; empty if there are none.
+        digest: SHA-256 digest of ``dataset.json``; folders with equal content of it have equal digests.
     """
 
     folder: Path
@@ -46,22 +46,22 @@ class DatasetFolder:
 
     @property
     def items(self) -> list[dict[str, Any]]:
-        """All items that are listed, each once."""
+        """All listed items, each once."""
         return list({repr(item): item for item in [*self.training, *self.validation, *self.test]}.values())
 
     @property
     def spatial_dims(self) -> int:
-        """2 or 3, as the first image has."""
+        """Number of spatial axes of the first image: 2 or 3."""
         return self._first_image.ndim - 1
 
     @property
     def in_channels(self) -> int:
-        """Channels of the first image."""
+        """Number of channels of the first image."""
         return len(self._first_image)
 
     @property
     def middle(self) -> dict[str, Any]:
-        """The training item in the middle of the list, to be shown."""
+        """The training item in the middle of the list, for figures."""
         return self.training[len(self.training) // 2]
 
     @functools.cached_property
@@ -74,12 +74,12 @@ def open_dataset(folder: str | os.PathLike) -> DatasetFolder:
 
     Raises:
         FileNotFoundError: if there is no ``dataset.json``.
-        ValueError: if it lists no training images, has no labels, or a name that is no text.
+        ValueError: if it lists no training images, has no labels, or its name is not text.
     """
     folder = Path(folder)
     path = folder / "dataset.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: give the folder of a data set, with its dataset.json.")
+        raise FileNotFoundError(f"{path} is missing: give the folder that holds the data set's dataset.json.")
     described = read_json(path)
     if not isinstance(described, Mapping) or not described.get("training"):
         raise ValueError(f"{path} lists no `training` images: add them.")
@@ -93,10 +93,10 @@ def open_dataset(folder: str | os.PathLike) -> DatasetFolder:
 
 
 def dataset_name(described: Mapping[str, Any], folder: str | os.PathLike) -> str:
-    """Return what to call a data set: ``name`` of its ``dataset.json``, or the name of its folder.
+    """Return the name of a data set: ``name`` in its ``dataset.json``, or the name of its folder.
 
     Raises:
-        ValueError: if ``name`` is there and no text.
+        ValueError: if ``name`` is given and is not text.
 
     >>> dataset_name({}, "data/drive/"), dataset_name({"name": "vessels"}, "data/drive")
     ('drive', 'vessels')
@@ -110,7 +110,7 @@ def dataset_name(described: Mapping[str, Any], folder: str | os.PathLike) -> str
 
 
 def safe_name(name: str) -> str:
-    """Return a name as that of a folder or a file: one that leads nowhere else and is another for another name.
+    """Return a name that is safe for a file or a folder; different names give different results.
 
     >>> safe_name("mni_gm"), safe_name("../set #1")
     ('mni_gm', 'set-1-173d')
@@ -120,7 +120,7 @@ def safe_name(name: str) -> str:
 
 
 def relative_names(folder: str | os.PathLike) -> Callable[[Sequence[Mapping[str, Any]]], list[dict[str, str]]]:
-    """Return what tells MONAI's ``MetricsSaver`` the images of a batch by their paths relative to a folder."""
+    """Return a function that gives MONAI's ``MetricsSaver`` the paths of a batch's images, relative to a folder."""
 
     def names(batch: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         return [{"filename_or_obj": relative_path(item["image"].meta["filename_or_obj"], folder)} for item in batch]

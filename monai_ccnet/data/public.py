@@ -1,4 +1,4 @@
-"""Public data sets of the paper, from the folders they are distributed as to Decathlon folders."""
+"""Public data sets of the paper, converted from their distributed folders to Decathlon folders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from monai_ccnet.files import folder_atomically, read_json, write_json
 
 __all__ = ["chase_db1", "drive", "isic_2017"]
 
-Pairs = list[tuple[Path, Path]]  # of an image and its mask
+Pairs = list[tuple[Path, Path]]  # each an image and its mask
 
 _FOREGROUND = 127  # masks are distributed as 0 and 255
 
@@ -26,21 +26,21 @@ def drive(
     image_size: Sequence[int] | None = (512, 512),
     n_jobs: int | None = None,
 ) -> Path:
-    """Convert DRIVE (Staal et al., 2004): retinal vessels, 20 images to train and 20 to test, as distributed.
+    """Convert DRIVE (Staal et al., 2004): retinal vessels, 20 training and 20 test images, as distributed.
 
     Args:
         source: the folder with ``training/images/21_training.tif``, ``training/1st_manual/21_manual1.gif`` and the
-            like under ``test``. Downloads without ``test/1st_manual`` hold no masks to test with and are refused.
-        folder: the Decathlon folder to write; if it is there, it is kept.
-        image_size: ``(height, width)`` to resize to, the paper's unless given; ``None`` keeps the size.
-        n_jobs: processes, as joblib counts them.
+            like under ``test``. Downloads without ``test/1st_manual`` lack the test masks and raise an error.
+        folder: path of the Decathlon folder to write; an existing one is kept.
+        image_size: ``(height, width)`` in pixels to resize to, by default the paper's; ``None`` keeps the size.
+        n_jobs: number of processes, as joblib counts them.
 
     Returns:
         ``folder``, with ``dataset.json``, RGB images and masks of 0 and 1, all PNG.
 
     Raises:
         FileNotFoundError: if a folder, an image or a mask is missing; the message names it.
-        ValueError: if a file is no image, or ``folder`` holds this data set at another size.
+        ValueError: if a file is not an image, or ``folder`` holds this data set at another size.
     """
     root = Path(source)
     parts = {
@@ -59,13 +59,13 @@ def chase_db1(
     image_size: Sequence[int] | None = (976, 976),
     n_jobs: int | None = None,
 ) -> Path:
-    """Convert CHASE_DB1 (Fraz et al., 2012): retinal vessels, the first 20 images to train and the last 8 to test.
+    """Convert CHASE_DB1 (Fraz et al., 2012): retinal vessels, 20 training and 8 test images.
 
     Args:
-        source: the folder with ``Image_01L.jpg``, ``Image_01L_1stHO.png`` and so on; the first observer's masks count.
-        folder: as in :func:`drive`, as are the others and what is returned and raised.
-        image_size: ``(height, width)`` to resize to, the paper's unless given; ``None`` keeps the size.
-        n_jobs: processes, as joblib counts them.
+        source: the folder with ``Image_01L.jpg``, ``Image_01L_1stHO.png`` and so on; masks are the first observer's.
+        folder: path of the Decathlon folder to write, which is returned; errors are those of :func:`drive`.
+        image_size: ``(height, width)`` in pixels to resize to, by default the paper's; ``None`` keeps the size.
+        n_jobs: number of processes, as joblib counts them.
     """
     pairs = _pairs(Path(source), "Image_*.jpg", Path(source), ".jpg", "_1stHO.png")
     if len(pairs) != 28:
@@ -89,17 +89,18 @@ def isic_2017(
 ) -> Path:
     """Convert ISIC 2017 (Codella et al., 2018): melanoma, split as in section 5.1 of the paper.
 
-    Its training and validation images are merged, and a random fifth of all validates; its test images test.
+    Its training and validation images are merged; a random share of them, by default a fifth, is for validation. Its
+    test images are kept as they are.
 
     Args:
         source: the folder with ``ISIC-2017_Training_Data/ISIC_0000000.jpg``,
             ``ISIC-2017_Training_Part1_GroundTruth/ISIC_0000000_segmentation.png``, and the like for ``Validation`` and
             ``Test_v2``.
-        folder: as in :func:`drive`, as are the others and what is returned and raised.
-        image_size: ``(height, width)`` to resize to, the paper's unless given; ``None`` keeps the size.
-        validation_share: of the merged images, in [0, 1).
-        seed: of the choice of them.
-        n_jobs: processes, as joblib counts them.
+        folder: path of the Decathlon folder to write, which is returned; errors are those of :func:`drive`.
+        image_size: ``(height, width)`` in pixels to resize to, by default the paper's; ``None`` keeps the size.
+        validation_share: share of the merged images that is for validation, in [0, 1).
+        seed: seed of the random choice of the validation images.
+        n_jobs: number of processes, as joblib counts them.
     """
     if not 0 <= validation_share < 1:
         raise ValueError(f"validation_share must lie in [0, 1), got {validation_share}.")
@@ -126,10 +127,10 @@ def isic_2017(
 
 
 def _pairs(images: Path, pattern: str, masks: Path, suffix: str, mask_suffix: str) -> Pairs:
-    """Return the images of a folder in the order of their names, each with its mask, whose name ends otherwise."""
+    """Return the images of a folder in the order of their names, each with its mask, whose name has another ending."""
     for each in (images, masks):
         if not each.is_dir():
-            raise FileNotFoundError(f"the folder {each} is missing: unpack the archive so that it is there.")
+            raise FileNotFoundError(f"the folder {each} is missing: unpack the archive so that it exists.")
     found = sorted(images.glob(pattern))
     if not found:
         raise FileNotFoundError(f"{images} holds no {pattern}: give the folder of the data set as distributed.")
@@ -148,7 +149,7 @@ def _convert(
     image_size: Sequence[int] | None,
     n_jobs: int | None,
 ) -> Path:
-    """Write images and masks as PNG and the list of them, once."""
+    """Write images and masks as PNG, and the list of them, unless the folder holds them already."""
     folder = Path(folder)
     sources = {part: [pair[0].name for pair in pairs] for part, pairs in parts.items()}
     made_of = {"image_size": None if image_size is None else list(image_size), "sources": sources}
@@ -156,8 +157,8 @@ def _convert(
         known = read_json(folder / "dataset.json")
         if known.get("name") != name or {key: known.get(key) for key in made_of} != made_of:
             raise ValueError(
-                f"{folder} holds {known.get('name')!r} of size {known.get('image_size')} or of other images, asked for "
-                f"is {name!r} of size {made_of['image_size']}: choose another folder, or delete that one."
+                f"{folder} holds {known.get('name')!r} of size {known.get('image_size')} or of other images, but "
+                f"{name!r} of size {made_of['image_size']} was requested: choose another folder, or delete that one."
             )
         return folder
     with folder_atomically(folder) as beside:
@@ -196,7 +197,7 @@ def _write_pair(
     mask = Image.fromarray((np.asarray(mask) > _FOREGROUND).astype(np.uint8))
     if image_size is not None:
         height, width = image_size
-        image = image.resize((width, height), Image.Resampling.BILINEAR)  # of all pixels beneath when it shrinks
+        image = image.resize((width, height), Image.Resampling.BILINEAR)  # averages all covered pixels when shrinking
         mask = mask.resize((width, height), Image.Resampling.NEAREST)
     entry = {what: f"{what}s{suffix}/{image_path.stem}.png" for what in ("image", "label")}
     image.save(folder / entry["image"])

@@ -1,4 +1,4 @@
-"""Small real sample data, through libraries that ship it."""
+"""Small real sample data, from libraries that ship it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ __all__ = ["mni152_grey_matter"]
 
 datasets, has_nilearn = optional_import("nilearn.datasets")
 
-_MIN_FOREGROUND = 0.02  # share of a slice; the first and last slices of the head hold next to nothing
+_MIN_FOREGROUND = 0.02  # least share of foreground in a slice; the first and last slices of the head hold almost none
 
 
 def mni152_grey_matter(folder: str | os.PathLike | None = None) -> Path:
     """Write axial slices of the MNI152 template and its grey-matter mask as a Decathlon folder, once.
 
-    The template (ICBM 152 2009a, T1) and the mask are those that nilearn ships. Slices of the left half of the head
-    train and those of the right half test: one subject, an average at that, so what is learned here says how a network
-    fits this kind of image, not how it generalises over patients.
+    The template (ICBM 152 2009a, T1) and the mask are those that nilearn ships. Slices of the left half of the head are
+    for training, those of the right half for testing. They come from one averaged head: results show how well a network
+    fits such images, not how it generalises to patients.
 
     Args:
-        folder: where to write; ``~/.cache/monai_ccnet/mni152_grey_matter`` if ``None``. If it is there, it is kept.
+        folder: path of the folder to write, ``~/.cache/monai_ccnet/mni152_grey_matter`` if ``None``; an existing one
+            is kept.
 
     Returns:
         The folder, with ``dataset.json``, 8-bit grey PNG images, and PNG labels of 0 and 1.
@@ -72,6 +73,6 @@ def _write_slice(folder: Path, suffix: str, z: int, image: np.ndarray, mask: np.
         path = Path(f"{what}s{suffix}") / f"slice_{z:03d}.png"
         (folder / path.parent).mkdir(exist_ok=True)
         if not cv2.imwrite(str(folder / path), np.ascontiguousarray(pixels.T[::-1])):
-            raise OSError(f"{folder / path} could not be written.")
+            raise OSError(f"{folder / path} could not be written: check its folder.")
         entry[what] = path.as_posix()
     return entry

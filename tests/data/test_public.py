@@ -117,7 +117,7 @@ def test_a_second_call_converts_nothing_and_another_size_is_refused(drive_source
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert drive(drive_source, folder, image_size=(8, 8)) == folder
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    with pytest.raises(ValueError, match=r"asked for is 'drive' of size \[9, 9\]: choose another folder"):
+    with pytest.raises(ValueError, match=r"'drive' of size \[9, 9\] was requested: choose another folder"):
         drive(drive_source, folder, image_size=(9, 9))
 
 
