@@ -22,7 +22,7 @@ from monai.bundle.workflows import ConfigWorkflow
 from monai.utils import ensure_tuple
 
 from monai_ccnet import bundle_root
-from monai_ccnet.settings import check_value, unknown_setting
+from monai_ccnet.settings import SETTINGS, check_value, unknown_setting
 
 __all__ = [
     "check_ids",
@@ -157,7 +157,20 @@ def _named_files() -> list[str]:
     return []
 
 
+def _typed_paths() -> Iterator[tuple[str, str]]:
+    """Return the path settings of MONAI's command line as they were typed: of ``a#b`` it hands on ``a`` alone."""
+    program, *words = sys.argv
+    if Path(program).parts[-3:-1] != ("monai", "bundle"):
+        return
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and name in SETTINGS and SETTINGS[name].kind.startswith("path"):
+            yield name, value if equals else following
+
+
 def _check_values(parser: ConfigParser, known: Iterable[str]) -> None:
+    for key, text in _typed_paths():
+        check_value(key, text)
     for key in set(known) & set(parser.get()):
         if (checked := check_value(key, parser[key])) is not parser[key]:
             parser[key] = checked

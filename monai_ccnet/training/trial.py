@@ -337,6 +337,11 @@ def _config_root(parser: ConfigParser) -> str:
 def _check_asked(folder: Path, asked: Mapping[str, Any]) -> bool:
     """Return whether a folder holds a run, and refuse it if it is of another network, data set or recipe."""
     if not (folder / "run.json").exists():
+        if (folder / "trial.json").exists():
+            raise ValueError(
+                f"{folder} holds a run of release 0.1 (trial.json), which that release can go on with: choose another "
+                "output_dir, or delete that one."
+            )
         return False
     found = read_json(folder / "run.json")
     recipes = found.get("recipe", {}), asked["recipe"]

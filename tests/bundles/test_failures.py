@@ -156,6 +156,15 @@ def test_another_run_in_the_folder_is_refused_and_the_first_untouched(finished, 
     assert contents(finished) == before
 
 
+def test_a_folder_of_an_earlier_release_is_refused_by_name(finished, disks_2d, tmp_path):
+    output_dir = shutil.copytree(finished, tmp_path / "output")
+    (output_dir / "run.json").rename(output_dir / "trial.json")
+    before = contents(output_dir)
+    with pytest.raises(ValueError, match=r"holds a run of release 0\.1 \(trial\.json\).*choose another output_dir"):
+        raise compress(disks_2d, output_dir)
+    assert contents(output_dir) == before
+
+
 def test_the_command_line_fails_with_the_cause_as_its_last_line(disks, tmp_path):
     _undeclared_label(disks)
     given = overrides_of(disks, tmp_path / "output")

@@ -67,6 +67,14 @@ def test_a_path_that_monai_would_change_is_refused_in_words_and_taken_by_the_com
     assert [each.name for each in tmp_path.iterdir()] == [path]
 
 
+@pytest.mark.parametrize("words", [["--output_dir", "a#b"], ["--output_dir=a#b"]])
+def test_a_path_that_the_command_line_cuts_off_is_refused(words, disks_2d, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/site-packages/monai/bundle/__main__.py", "run", *words])
+    with pytest.raises(ValueError, match=r"output_dir is 'a#b': MONAI reads '#' and '::'"):
+        begin(["compress.yaml"], disks_2d, tmp_path / "a", **COMPRESS)  # what the command line makes of it
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize("names", [["train.yaml"], ["train.yaml", "evaluate.yaml"]])
 def test_what_train_does_not_know_is_refused(names, disks_2d, tmp_path):
     with pytest.raises(ValueError, match="knows no setting 'budget_bytes'"):
