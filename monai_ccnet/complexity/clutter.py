@@ -1,7 +1,7 @@
 """Visual clutter: feature congestion and subband entropy of Rosenholtz, Li and Nakano (Journal of Vision 7(2), 2007).
 
-Both look at the planes of a colour space of their own (``_opponent_planes``). A grey picture counts as one of three
-equal channels.
+Both use the planes of a special colour space (``_opponent_planes``). A grey picture is treated as RGB with three equal
+channels.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from scipy import fft
 
 from monai_ccnet.complexity.pictures import as_grey
 
-__all__ = ["feature_congestion", "subband_entropy"]
+__all__ = ["feature_congestion", "rotated", "steerable_pyramid", "subband_entropy"]
 
 _LEVELS = 3
 _EXPANSION = np.array([0.05, 0.25, 0.4, 0.25, 0.05])
-# What the covariance of L, a and b gains, so that a flat picture has some volume, and that of orientation.
+# Added to the covariances of L, a and b and of orientation, so that a flat picture has a volume above 0.
 _COLOUR_NOISE = (0.0007**2, 0.1**2, 0.05**2)
 _ORIENTATION_NOISE = 0.001
 _CONTRAST_SCALE, _COLOUR_SCALE, _ORIENTATION_SCALE = 0.0660, 0.2088, 0.0269
@@ -40,7 +40,7 @@ def feature_congestion(picture: np.ndarray) -> float:
         picture: ``(H, W)`` or RGB ``(H, W, 3)``, ``uint8``.
 
     Returns:
-        Unitless, 1.248 for a picture of one colour, 4.390 for scikit-image's ``astronaut``.
+        A number without unit: 1.248 for a picture of one colour, 4.390 for scikit-image's ``astronaut``.
 
     >>> round(feature_congestion(np.full((64, 64, 3), 200, np.uint8)), 4)
     1.2483
@@ -56,29 +56,30 @@ def feature_congestion(picture: np.ndarray) -> float:
 
 
 def subband_entropy(picture: np.ndarray) -> float:
-    """Return the mean entropy of a picture's subbands: the bits (in nats) that a wavelet coder would need.
+    """Return the mean entropy of a picture's subbands, an estimate of what a wavelet coder would need.
 
-    The subbands are those of a steerable pyramid with three levels and four orientations; chrominance counts 1/16.
+    The subbands are those of a steerable pyramid with three levels and four orientations. Each of the two colour planes
+    has a weight of 1/16.
 
     Args:
         picture: ``(H, W)`` or RGB ``(H, W, 3)``, ``uint8``.
 
     Returns:
-        Nats a coefficient; 0 for a picture of one colour, 3.196 for scikit-image's ``astronaut``.
+        Nats per coefficient; 0 for a picture of one colour, 3.196 for scikit-image's ``astronaut``.
     """
     total = 0.0
     for plane, weight in zip(_opponent_planes(picture), (1, _CHROMA_WEIGHT, _CHROMA_WEIGHT), strict=True):
         if np.ptp(plane) >= _FLAT_CHROMA:
-            total += weight * float(np.mean([_entropy(band) for band in _steerable_pyramid(plane)]))
+            total += weight * float(np.mean([_entropy(band) for band in steerable_pyramid(plane)]))
     return total / (1 + 2 * _CHROMA_WEIGHT)
 
 
 def _opponent_planes(picture: np.ndarray) -> list[np.ndarray]:
     """Return L, a and b as the measures were calibrated: by CIELAB's formulas, XYZ in 0..1 over a white of 95-100-109.
 
-    L of white is 8.99 so, not 100; with the usual scale of CIELAB the published weights would not hold.
+    Thus L of white is 8.99, not 100; with the usual scale of CIELAB the published weights would not hold.
     """
-    as_grey(picture)  # refuses what is not a picture
+    as_grey(picture)  # raises an error if this is not a picture
     colour = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=-1)
     levels = np.arange(256) / 255
     linear = np.where(levels >= 0.04045, ((levels + 0.055) / 1.055) ** 2.4, levels / 12.92).astype(np.float32)[colour]
@@ -161,13 +162,13 @@ def _orientation_kernels(sigma: float = 2.0, half: int = 6) -> tuple[np.ndarray,
     blobs = [np.outer(np.exp(-((steps - shift) ** 2) / (2 * sigma**2)), across) for shift in (sigma, 0, -sigma)]
 
     def second_difference(degrees: float) -> np.ndarray:
-        above, centre, below = (rotated / rotated.sum() for rotated in (_rotated(blob, degrees) for blob in blobs))
+        above, centre, below = (rotated / rotated.sum() for rotated in (rotated(blob, degrees) for blob in blobs))
         return 2 * centre - above - below
 
     return tuple(map(second_difference, (0, 90, 45, -45)))
 
 
-def _rotated(kernel: np.ndarray, degrees: float) -> np.ndarray:
+def rotated(kernel: np.ndarray, degrees: float) -> np.ndarray:
     """Rotate a square by cubic convolution (Keys 1981), without overshoot; around it is its least value."""
     steps = np.arange(len(kernel)) - (len(kernel) - 1) / 2
     turn = np.exp(1j * np.radians(degrees)) * (steps[None] + 1j * steps[:, None]).ravel()
@@ -209,7 +210,7 @@ def _filter(plane: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return cv2.sepFilter2D(plane, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
 
 
-def _steerable_pyramid(plane: np.ndarray) -> list[np.ndarray]:
+def steerable_pyramid(plane: np.ndarray) -> list[np.ndarray]:
     """Return the subbands of the steerable pyramid in the frequency domain of Simoncelli and Freeman (1995).
 
     The residual of high frequencies, four orientations of each level, and the residual of low frequencies.

@@ -1,4 +1,4 @@
-"""What a trained network makes of a few test images, to be looked at."""
+"""Segmentations of a few test images by a trained network, for figures."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from monai_ccnet.records import TrialRecord
 from monai_ccnet.training.sweeps import Trial
 from monai_ccnet.training.trial import open_trial
 
-__all__ = ["SegmentedImage", "segment_examples", "segment_sweep"]
+__all__ = ["SegmentedImage", "from_worst_to_best", "segment_examples", "segment_sweep"]
 
 
 class SegmentedImage(NamedTuple):
-    """A test image, its label, and what a network made of it.
+    """A test image, its label, and its segmentation by a network.
 
     Attributes:
-        name: of the image's file.
-        image: as the network was given it, shape ``(C, H, W)`` or ``(C, H, W, D)``.
+        name: name of the image's file.
+        image: image as the network received it, of shape ``(C, H, W)`` or ``(C, H, W, D)``.
         truth: class indices of shape ``(1, H, W)`` or ``(1, H, W, D)``.
         prediction: class indices of the same shape.
-        f1: of this image, mean over foreground classes; ``None`` where it is undefined.
-        place: among the test images.
+        f1: F1 of this image, mean over foreground classes; ``None`` where it is undefined.
+        place: position among the test images, from 0.
     """
 
     name: str
@@ -43,15 +43,16 @@ class SegmentedImage(NamedTuple):
 def segment_examples(
     parser: ConfigParser, scores: Sequence[float | None], images: int | Sequence[int] = 3
 ) -> list[SegmentedImage]:
-    """Segment a few test images with a network that was trained, as its evaluation did.
+    """Segment a few test images with a trained network, as in its evaluation.
 
     Args:
-        parser: of ``train.yaml`` and ``evaluate.yaml``, initialized, in whose ``output_dir`` the weights lie.
+        parser: initialized parser of ``train.yaml`` and ``evaluate.yaml``, whose ``output_dir`` holds the weights.
         scores: F1 of each test image, ``None`` where it is undefined.
-        images: places among the test images; or how many, from the one with the worst F1 to the one with the best.
+        images: positions among the test images, or their number, from the one with the worst F1 to the one with the
+            best.
 
     Raises:
-        FileNotFoundError: if the weights are not there.
+        FileNotFoundError: if the weights are missing.
     """
     preprocessing, inferer, network, device, datalist, weights_file = (
         parser.get_parsed_content(key)
@@ -66,7 +67,7 @@ def segment_examples(
     )
     network = load_weights(network, weights_file).to(device).eval()
     segmented = []
-    for place in _from_worst_to_best(scores, images) if isinstance(images, int) else images:
+    for place in from_worst_to_best(scores, images) if isinstance(images, int) else images:
         item = preprocessing(datalist[place])
         with torch.inference_mode():
             answer = inferer(item["image"][None].to(device), network)[0]
@@ -89,12 +90,12 @@ def segment_sweep(
     """Segment the same test images of each data set with networks of several widths, as in the paper's Figs. 9-11.
 
     Args:
-        trials: that were run; of several seeds the first is shown, and those that failed are passed over.
-        images: how many of each data set, from the worst to the best F1 of the widest network.
-        widths: how many of the multipliers, evenly from the widest to the narrowest.
+        trials: finished training runs; of several seeds the first is shown, and failed runs are skipped.
+        images: number of images of each data set, from the worst to the best F1 of the widest network.
+        widths: number of multipliers shown, evenly from the widest to the narrowest.
 
     Returns:
-        By data set, by multiplier, the segmented images: what :func:`monai_ccnet.figures.draw_overlays` draws of each
+        The segmented images by data set and multiplier; :func:`monai_ccnet.figures.draw_overlays` draws those of one
         data set.
     """
     found: dict[str, dict[float, Trial]] = {}
@@ -116,14 +117,14 @@ def segment_sweep(
     return segmented
 
 
-def _from_worst_to_best(scores: Sequence[float | None], count: int) -> list[int]:
-    """Return the places of so many scores, evenly from the least to the greatest; undefined ones only if all are."""
+def from_worst_to_best(scores: Sequence[float | None], count: int) -> list[int]:
+    """Return the positions of ``count`` scores, evenly from the least to the greatest; undefined ones only if all are."""
     known = sorted((score, index) for index, score in enumerate(scores) if score is not None)
     return _evenly([index for _, index in known] or list(range(len(scores))), count)
 
 
 def _evenly(items: list[Any], count: int) -> list[Any]:
-    """Return so many of the items, the first and the last among them.
+    """Return ``count`` of the items, evenly spaced, with the first and the last.
 
     >>> _evenly([1.0, 0.75, 0.5, 0.25, 0.1875, 0.125, 0.0625], 4)
     [1.0, 0.5, 0.1875, 0.0625]

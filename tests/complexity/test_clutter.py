@@ -7,7 +7,7 @@ import skimage.data
 from skimage import transform
 
 from monai_ccnet.complexity import feature_congestion, subband_entropy
-from monai_ccnet.complexity.clutter import _rotated, _steerable_pyramid
+from monai_ccnet.complexity.clutter import rotated, steerable_pyramid
 
 ASTRONAUT = skimage.data.astronaut()
 
@@ -50,14 +50,14 @@ def test_rotation_is_that_of_scikit_image():
     kernel /= kernel.max()
     kernel[0, 0] = 0
     for degrees in (45, -45):
-        assert _rotated(kernel, degrees) == pytest.approx(transform.rotate(kernel, degrees, order=3), abs=1e-9)
+        assert rotated(kernel, degrees) == pytest.approx(transform.rotate(kernel, degrees, order=3), abs=1e-9)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (48, 80), (33, 47)])
 def test_subbands_hold_the_energy_of_the_picture(shape):
     plane = np.random.default_rng(0).normal(size=shape)
     plane -= plane.mean()
-    bands = _steerable_pyramid(plane)
+    bands = steerable_pyramid(plane)
     assert [band.shape for band in bands[:5]] == [shape] * 5
     assert len(bands) == 14
     # Each level has half the pixels along each axis, and its coefficients weigh accordingly.

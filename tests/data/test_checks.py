@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_ccnet.data.checks import _check_files, check_datalist
+from monai_ccnet.data import check_datalist, load_image
 
 LABELS = {"0": "background", "1": "disk"}
 
@@ -25,15 +25,16 @@ def item(tmp_path):
     return {"image": save(tmp_path / "image.png", np.full((6, 8), 7)), "label": save(tmp_path / "label.png", mask)}
 
 
-def test_what_is_right_is_counted_and_read_once(item, tmp_path):
-    _check_files.cache_clear()
+def test_what_is_right_is_counted_and_read_once(item, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr("monai_ccnet.data.checks.load_image", lambda path: read.append(path) or load_image(path))
     volume = {
         "image": save(tmp_path / "v.nii", np.ones((3, 4, 5))),
         "label": save(tmp_path / "w.nii", np.eye(3, 4)[..., None] * np.ones(5)),
     }
     assert check_datalist([item, volume, {"image": item["image"]}, {"image": np.ones((1, 2, 2))}], LABELS) == 3
     assert check_datalist([item], LABELS) == check_datalist([item], ["background", "disk"]) == 1
-    assert _check_files.cache_info().misses == 3
+    assert len(read) == 5  # image.png with its label and, in another item, without
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from monai_ccnet.training.examples import _from_worst_to_best
+from monai_ccnet.training.examples import from_worst_to_best
 
 
 @pytest.mark.parametrize(
@@ -15,4 +15,4 @@ from monai_ccnet.training.examples import _from_worst_to_best
     ],
 )
 def test_examples_go_from_the_worst_to_the_best(scores, count, places):
-    assert _from_worst_to_best(scores, count) == places
+    assert from_worst_to_best(scores, count) == places
