@@ -1,4 +1,4 @@
-"""A network is its MONAI config: built at any width, narrowed, and counted exactly without being allocated."""
+"""Networks given by their MONAI configs: built at any width, narrowed, and counted exactly without allocation."""
 
 from monai_ccnet.networks.building import build_network, network_def_of
 from monai_ccnet.networks.cumedvision import CUMedVision

@@ -1,4 +1,4 @@
-"""What the networks share: stages of convolutions, scale-wise branches and their fusion, checks, initialisation."""
+"""Parts shared by the networks: stages of convolutions, branches and their fusion, checks, initialisation."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ def convolutions(
 
 
 def scale_branch(spatial_dims: int, in_channels: int, out_channels: int, scale: int) -> nn.Sequential:
-    """Return CUMedVision's way from a stage at ``1 / scale`` of the input to logits of the input's size.
+    """Return CUMedVision's branch from a stage at ``1 / scale`` of the input to logits of the input's size.
 
-    A transposed convolution up by ``scale`` (kernel ``2 * scale``, stride ``scale``), a 3x3 and a 1x1 convolution, all
-    as wide as the logits. No activation is among them: on one or two channels it would discard half of the evidence.
+    The branch has a transposed convolution that upsamples by ``scale`` (kernel ``2 * scale``, stride ``scale``), a 3x3
+    and a 1x1 convolution, all with as many channels as the logits. It has no activation: with one or two channels a
+    ReLU would discard half of the information.
     """
     convolution = Conv["conv", spatial_dims]
     return nn.Sequential(
@@ -47,15 +48,15 @@ def scale_branch(spatial_dims: int, in_channels: int, out_channels: int, scale: 
 
 
 def fuse(outputs: list[torch.Tensor], with_auxiliary: bool) -> torch.Tensor:
-    """Return the sum of logits ``(B, K, H, W[, D])``, or stacked ``(B, 1 + n, K, H, W[, D])`` the sum and then each."""
+    """Return the sum of logits ``(B, K, H, W[, D])``, or the sum and each stacked, ``(B, 1 + n, K, H, W[, D])``."""
     logits = outputs[0]
     for output in outputs[1:]:
         logits = logits + output
-    return torch.stack([logits] + outputs, dim=1) if with_auxiliary else logits  # noqa: RUF005 (TorchScript unpacks not)
+    return torch.stack([logits] + outputs, dim=1) if with_auxiliary else logits  # noqa: RUF005 (for TorchScript)
 
 
 def check_widths(spatial_dims: int, in_channels: int, out_channels: int, channels: Sequence[int], stages: int) -> None:
-    """Refuse other than two or three dimensions, fewer widths than ``stages``, and widths below one."""
+    """Raise an error unless there are 2 or 3 spatial axes, at least ``stages`` widths, and no width below 1."""
     if spatial_dims not in (2, 3):
         raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims}.")
     if len(channels) < stages or min(*channels, in_channels, out_channels) < 1:
@@ -66,16 +67,16 @@ def check_widths(spatial_dims: int, in_channels: int, out_channels: int, channel
 
 
 def check_divisible(image: torch.Tensor, divisor: int) -> None:
-    """Refuse an image ``(B, C, H, W[, D])`` that pooling would crop. Not for TorchScript."""
+    """Raise an error for an image ``(B, C, H, W[, D])`` that pooling would crop; not for use in TorchScript."""
     if any(length % divisor for length in image.shape[2:]):
         raise ValueError(
-            f"each spatial axis must divide by {divisor}, got {tuple(image.shape[2:])}: "
+            f"each spatial axis must be divisible by {divisor}, got {tuple(image.shape[2:])}: "
             f"pad the images, for instance with DivisiblePadd(keys, k={divisor}), or use sliding windows."
         )
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw a kernel from He's normal distribution over the inputs of a unit (He et al. 2015, Eq. 10); zero its bias."""
+    """Initialise a kernel by He's normal distribution over its fan-in (He et al. 2015, Eq. 10), its bias by 0."""
     if isinstance(module, (nn.Conv2d, nn.Conv3d)):
         nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
     elif isinstance(module, (nn.ConvTranspose2d, nn.ConvTranspose3d)):

@@ -1,4 +1,4 @@
-"""The network of a MONAI config, and the config of a network."""
+"""Building the network of a MONAI config, and recovering the config of a network."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ NetworkDef = Mapping[str, Any]
 
 
 def network_def_of(network: Any) -> dict[str, Any]:
-    """Return the config of a network given as a dict, or as what ``"_mode_": "callable"`` makes of it in a bundle.
+    """Return the config of a network given as a dict, or as the callable of ``"_mode_": "callable"`` in a bundle.
 
     A bundle builds a component as soon as it is referred to. With ``_mode_: callable`` in it, a reference gives the
-    class and its resolved arguments instead, and this turns them back into the config.
+    class and its resolved arguments instead, and this function turns them back into the config.
     """
     if isinstance(network, functools.partial):
         target = f"{network.func.__module__}.{network.func.__qualname__}"
@@ -44,11 +44,11 @@ def build_network(network_def: NetworkDef, device: str | torch.device | None = N
 
     Args:
         network_def: the network's MONAI config, with references resolved.
-        device: where its weights are made; ``"meta"`` for a network of which only shapes exist.
+        device: device on which its weights are created; ``"meta"`` creates shapes without values.
 
     Raises:
-        ValueError: if the config holds an expression or a reference, or names anything but a network. A config read
-            from a file can thus build networks and run nothing else.
+        ValueError: if the config holds an expression or a reference, or names a class that is not a network. A config
+            read from a file can thus build networks and run nothing else.
     """
     network_class = _class_of(target_of(network_def))
     arguments = {key: value for key, value in network_def.items() if key not in ConfigComponent.non_arg_keys}
@@ -73,7 +73,7 @@ def build_network(network_def: NetworkDef, device: str | torch.device | None = N
 def arguments_of(network_def: NetworkDef) -> dict[str, Any]:
     """Return all arguments of a network: those of its config, and the defaults of the others.
 
-    One that has neither is refused by name when it is asked for, with a ``ValueError``.
+    Asking for an argument that has neither raises a ``ValueError`` that names it.
     """
     return _Arguments({**_defaults_of(target_of(network_def)), **network_def})
 
@@ -84,7 +84,7 @@ class _Arguments(dict[str, Any]):
 
 
 def target_of(network_def: Any) -> str:
-    """Return the class that a config names, or say that it is no network's config."""
+    """Return the class that a config names; raise a ``ValueError`` if it is not a network's config."""
     if not isinstance(network_def, Mapping) or not isinstance(network_def.get("_target_"), str):
         raise ValueError(f"a network is given by its config, a dict with '_target_'; got {network_def!r}.")
     return network_def["_target_"]
@@ -107,11 +107,10 @@ _FILLS = {
 
 
 class _ShapesOnly(TorchFunctionMode):
-    """Helps a network to be built on meta.
+    """Mode in which a network is built on the meta device.
 
-    Schedules are made on the CPU, where they have values, for networks that read numbers from them as they are built:
-    SwinUNETR takes the drop rates of its layers from ``torch.linspace``. Nothing is filled in where there is nothing to
-    fill, for even that takes time.
+    ``torch.linspace`` stays on the CPU, because some networks read its values while they are built (SwinUNETR: the drop
+    rates of its layers). The initialisation of meta tensors is skipped, which saves time.
     """
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -125,7 +124,7 @@ class _ShapesOnly(TorchFunctionMode):
 
 @functools.cache
 def _class_of(target: str) -> type[torch.nn.Module]:
-    """Return the class of a dotted name or of one of MONAI's short names, which must be a network's or a layer's."""
+    """Return the class of a dotted name or of one of MONAI's short names; it must be a ``torch.nn.Module``."""
     found = pydoc.locate(target)
     if found is None:
         found = pydoc.locate(str(ConfigComponent(config={"_target_": target}).resolve_module_name()))

@@ -15,18 +15,18 @@ __all__ = ["CUMedVision"]
 
 
 class CUMedVision(nn.Module):
-    """The deep contextual network of Chen, Qi, Cheng and Heng (AAAI 2016): each scale votes, and the votes are summed.
+    """The deep contextual network of Chen, Qi, Cheng and Heng (AAAI 2016): the logits sum one branch per scale.
 
-    Known, and held to here: stages of 64, 128, 256 and 512 channels with 2, 2, 3 and 3 convolutions of 3x3, batch
-    normalisation and ReLU, and max pooling between them; from each stage but the first a branch to the size of the
-    input, of a transposed convolution (kernel ``2 * scale``, stride ``scale``), a 3x3 and a 1x1 convolution; the sum of
-    the branches as logits, and each branch supervised on its own in training, with a weight that falls.
+    From the publication: stages of 64, 128, 256 and 512 channels with 2, 2, 3 and 3 convolutions of 3x3, batch
+    normalisation and ReLU, and max pooling between them. Each stage but the first has a branch to the size of the
+    input: a transposed convolution (kernel ``2 * scale``, stride ``scale``), a 3x3 and a 1x1 convolution. The logits
+    are the sum of the branches. In training each branch is also supervised on its own, with a decreasing weight.
 
-    Reconstructed: the branches are as wide as the logits, for then two classes and three input channels make the 7.94
-    million parameters of public implementations: 7,939,786 (log10 6.900), of them 7,931,704 kernel weights (6.899). So
-    a branch narrows with its stage and holds no width of its own. It has no activation, which on as few channels made
-    trainings worse, most with one class; its output itself is the auxiliary output. Mishra, Chen and Hu print no count
-    for this network.
+    Reconstructed: the branches have as many channels as the logits. With two classes and three input channels this
+    gives the 7.94 million parameters of public implementations: 7,939,786 (log10 6.900), of which 7,931,704 are kernel
+    weights (6.899). A branch thus narrows with its stage and has no width of its own. It has no activation: with so few
+    channels an activation made training worse, most with one class. Its output is the auxiliary output. Mishra, Chen
+    and Hu print no count for this network.
 
     Args:
         spatial_dims: 2 or 3.
@@ -37,10 +37,10 @@ class CUMedVision(nn.Module):
         act: activation, in MONAI's terms.
         norm: normalisation, in MONAI's terms; ``None`` for none.
         dropout: dropout ratio after each convolution of the stages, or MONAI's terms for it.
-        deep_supervision: return the branches' outputs too in training, for
+        deep_supervision: whether to return the branches' outputs too in training, for
             :class:`~monai_ccnet.training.losses.DeepSupervision`. Neither the weights nor the logits depend on it.
 
-    Each spatial axis of the input must divide by ``2 ** (len(channels) - 1)``.
+    Each spatial axis of the input must be divisible by ``2 ** (len(channels) - 1)``.
 
     >>> network = CUMedVision(spatial_dims=2, in_channels=3, out_channels=2, channels=(4, 6, 8))
     >>> image = torch.zeros(2, 3, 32, 32)
@@ -78,8 +78,8 @@ class CUMedVision(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits of shape ``(B, out_channels, H, W[, D])`` for an input ``(B, in_channels, H, W[, D])``.
 
-        In training with deep supervision ``(B, len(channels), out_channels, H, W[, D])``: first these logits, then the
-        output of each branch from the finest to the coarsest.
+        In training with deep supervision the shape is ``(B, len(channels), out_channels, H, W[, D])``: first these
+        logits, then the output of each branch from the finest to the coarsest.
         """
         if not torch.jit.is_scripting():
             check_divisible(x, self.divisor)

@@ -1,4 +1,4 @@
-"""What a network can become: its stages, their scales and full widths, and the config and sizes at any other widths."""
+"""A network at any width: its stages, their scales and full widths, and its config and sizes at other widths."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Channels = tuple[int, ...]
 
 @dataclass(frozen=True)
 class NetworkFamily(Value):
-    """A network at any width: looked up once, by :meth:`of`.
+    """A network at any width, created by :meth:`of`.
 
     Attributes:
         network_def: the full-size network's MONAI config.
-        argument: name of the argument that holds the widths, or of the arguments.
+        argument: name of the argument that holds the widths, or names of the arguments.
         channels: full widths in channels, one a stage, or one for each argument that is one number.
-        scales: the subsampling of the input at which each stage works, by its largest axis.
-        multiples: what each width must divide by.
+        scales: subsampling factor of the input at which each stage works, along its most subsampled axis.
+        multiples: divisor of each width: the width must be a multiple of it.
         least: the smallest width at which the network can be built.
         layerwise: whether each stage has a width of its own.
-        divisor: what each spatial axis of the input must divide by.
-        input_shape: ``(B, C, H, W[, D])`` of one image that the network takes.
+        divisor: divisor of each spatial axis of the input: its length must be a multiple of it.
+        input_shape: shape of one image that the network takes, ``(B, C, H, W[, D])``.
     """
 
     network_def: dict[str, Any]
@@ -54,15 +54,15 @@ class NetworkFamily(Value):
 
     @classmethod
     def of(cls, network_def: Any, widths: Widths | Mapping[str, Any] | None = None) -> NetworkFamily:
-        """Look up what a network can be narrowed to.
+        """Return the family of a network.
 
         Args:
             network_def: the full-size network's MONAI config, ``{"_target_": ..., ...}``, with references resolved.
-            widths: where it holds its widths, if it is not in :data:`~monai_ccnet.networks.WIDTHS`; as a dictionary
+            widths: location of its widths, needed if it is not in :data:`~monai_ccnet.networks.WIDTHS`; a dictionary
                 in a bundle's YAML.
 
         Raises:
-            ValueError: if it is not known where the network holds its widths, or these are not as they must be.
+            ValueError: if the location of the network's widths is unknown, or its widths are invalid.
 
         >>> family = NetworkFamily.of({"_target_": "PlainUNet", "channels": [64, 128, 256]})
         >>> family.channels, family.scales, family.at((8, 8, 8))["channels"]
@@ -79,14 +79,14 @@ class NetworkFamily(Value):
         multiples = (multiple,) * len(values) if isinstance(multiple, int) else tuple(multiple)
         if any(value % by for value, by in zip(values, multiples, strict=True)):
             raise ValueError(
-                f"{entry.argument!r} of {name} must divide by {multiple} (its groups or heads), got {raw!r}."
+                f"{entry.argument!r} of {name} must be divisible by {multiple} (its groups or heads), got {raw!r}."
             )
         scales = tuple(scale if isinstance(scale, int) else max(scale) for scale in entry.scales_of(arguments))
         layerwise = isinstance(entry.argument, str) and isinstance(raw, Sequence)
         if layerwise and len(scales) != len(values):
             raise ValueError(
                 f"{name} has {len(values)} widths in {entry.argument!r}, but {len(scales)} stages by its other "
-                "arguments: give one width a stage."
+                "arguments: give one width per stage."
             )
         return cls(
             network_def=network_def,
@@ -102,7 +102,7 @@ class NetworkFamily(Value):
 
     @property
     def spatial_dims(self) -> int:
-        """2 or 3."""
+        """Number of spatial axes: 2 or 3."""
         return len(self.divisor)
 
     @property
@@ -119,7 +119,7 @@ class NetworkFamily(Value):
         return changed
 
     def nearest(self, multipliers: Sequence[float], *, up: bool = False) -> Channels:
-        """Return each width times its multiplier, to the nearest width that it can have, or to the next one up."""
+        """Return each width times its multiplier, rounded to the nearest possible width, or ``up`` to the next one."""
         return tuple(
             rounded(width * value, multiple, self.least, up=up)
             for width, value, multiple in zip(self.channels, multipliers, self.multiples, strict=True)
@@ -133,8 +133,8 @@ class NetworkFamily(Value):
         """Return the exact sizes of the network with other widths; each is counted once.
 
         Args:
-            channels: in the order of :attr:`channels`.
-            input_shape: ``(B, C, H, W[, D])``, for multiply-adds and activations.
+            channels: widths in channels, in the order of :attr:`channels`.
+            input_shape: shape of the input, ``(B, C, H, W[, D])``, needed for multiply-adds and activations.
 
         Raises:
             ValueError: if the network cannot take an input of this shape.
@@ -147,19 +147,19 @@ class NetworkFamily(Value):
 
 
 def narrow(network_def: NetworkDef, multipliers: float | Sequence[float]) -> dict[str, Any]:
-    """Return the config of a narrower network: each width times its multiplier, to the nearest that it can have.
+    """Return the config of a narrower network: each width times its multiplier, rounded to the nearest possible width.
 
     That is the nearest whole number of channels, or the nearest multiple of what the network's table entry names, such
     as the groups of a group normalisation. A network with one width for all of its stages (SegResNet, SegResNetDS,
     MedNeXt, SwinUNETR) takes one multiplier. UNETR's ``feature_size``, ``hidden_size`` and ``mlp_dim`` narrow together;
-    it keeps its number of heads, so that each attends over fewer numbers.
+    its number of heads stays, so that each head becomes narrower.
 
     Args:
         network_def: the network's MONAI config, ``{"_target_": ..., ...}``, with references resolved.
-        multipliers: one for all widths, or one a width, in (0, 1]; at least one channel always remains.
+        multipliers: one multiplier for all widths, or one per width, in (0, 1]; at least one channel always remains.
 
     Raises:
-        ValueError: for a multiplier out of range, a wrong number of them, or a network that is not in
+        ValueError: if a multiplier is out of range, their number is wrong, or the network is not in
             :data:`~monai_ccnet.networks.WIDTHS`.
 
     >>> narrow({"_target_": "PlainUNet", "channels": [64, 128, 256]}, 0.5)["channels"]

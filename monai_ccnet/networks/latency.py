@@ -1,4 +1,4 @@
-"""How long a network takes on the machine at hand, alone or side by side with others, with the spread of the runs."""
+"""Latency of networks measured on this machine, alone or compared in turns, with the spread over the runs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Latency(Value):
     """Seconds that a forward pass takes, in eval mode and without gradients.
 
     Attributes:
-        median_seconds: of all runs.
-        low_seconds: the first quartile: a quarter of the runs took less.
-        high_seconds: the third quartile: a quarter of the runs took more.
-        runs: how many there were, the warm-up not among them.
-        input_shape: ``(B, C, H, W[, D])``.
-        device: such as ``"cpu"``.
-        threads: that torch calculates with on the CPU.
+        median_seconds: median time of the runs, in seconds.
+        low_seconds: first quartile, in seconds: a quarter of the runs took less.
+        high_seconds: third quartile, in seconds: a quarter of the runs took more.
+        runs: number of runs, without the warm-up.
+        input_shape: shape of the input, ``(B, C, H, W[, D])``.
+        device: name of the torch device, such as ``"cpu"``.
+        threads: number of threads that torch used on the CPU.
     """
 
     median_seconds: float
@@ -55,14 +55,14 @@ class Latency(Value):
 
 @dataclass(frozen=True)
 class LatencyComparison(Value):
-    """Networks measured in turns, so that whatever else the machine did fell on all of them.
+    """Latencies of networks measured in turns, so that other load on the machine affected all of them alike.
 
     Attributes:
-        latencies: of each network, by name.
-        ratios: by name, how often faster than the first one a network is: the median over the rounds of the first
+        latencies: latency of each network, by its name.
+        ratios: speed of each network relative to the first one, by its name: the median over the rounds of the first
             one's seconds divided by its own; 1 for the first one.
-        low_ratios: first quartiles of the same.
-        high_ratios: third quartiles of the same.
+        low_ratios: first quartiles of these ratios.
+        high_ratios: third quartiles of these ratios.
     """
 
     latencies: dict[str, Latency]
@@ -94,19 +94,19 @@ def measure_latency(
     max_runs: int = 1000,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Latency:
-    """Measure how long a forward pass takes here and now.
+    """Measure how long a forward pass takes on this machine.
 
-    After a warm-up there are as many runs as make both ``min_runs`` and ``min_seconds``. The median and the quartiles
-    are reported: the mean would follow the one run in which the machine did something else.
+    After a warm-up the network runs at least ``min_runs`` times and for at least ``min_seconds``. The median and the
+    quartiles are reported, because a single disturbed run would distort the mean.
 
     Args:
-        network: its MONAI config, the network itself, or any callable that takes an image.
-        input_shape: ``(B, C, H, W[, D])`` of the image, which is random.
-        device: where a network calculates; a callable that is no network gets its image there.
-        min_seconds: that the runs take together at least, unless there are ``max_runs`` before.
-        min_runs: number of runs at least.
-        max_runs: number of runs at most.
-        clock: returns seconds.
+        network: MONAI config of the network, the network itself, or any callable that takes an image.
+        input_shape: shape of the random image, ``(B, C, H, W[, D])``.
+        device: device on which the network runs; any other callable gets its image on it.
+        min_seconds: least total time of the runs, in seconds, unless ``max_runs`` is reached before.
+        min_runs: least number of runs.
+        max_runs: greatest number of runs.
+        clock: function that returns the time in seconds.
 
     >>> latency = measure_latency({"_target_": "monai_ccnet.networks.PlainUNet", "channels": [2, 2]}, (1, 1, 8, 8))
     >>> latency.low_seconds <= latency.median_seconds <= latency.high_seconds
@@ -126,19 +126,19 @@ def compare_latency(
     max_runs: int = 1000,
     clock: Callable[[], float] = time.perf_counter,
 ) -> LatencyComparison:
-    """Measure several networks in turns, one run of each a round, in an order that rotates.
+    """Measure several networks in turns: each round runs every network once, in rotating order.
 
-    Two networks that are measured one after the other differ by what the machine did meanwhile too. In turns they share
-    it, and the ratio is taken within each round.
+    Measured one after the other, two networks would also differ by other load on the machine. In turns they share it,
+    and the ratios are taken within each round.
 
     Args:
-        networks: by name, each as in :func:`measure_latency`; the first is what the others are compared with.
-        input_shape: ``(B, C, H, W[, D])`` of the image.
-        device: where the networks calculate.
-        min_seconds: that all runs take together at least, unless there are ``max_runs`` before.
-        min_runs: number of rounds at least.
-        max_runs: number of rounds at most.
-        clock: returns seconds.
+        networks: networks by name, each as in :func:`measure_latency`; the others are compared with the first.
+        input_shape: shape of the random image, ``(B, C, H, W[, D])``.
+        device: device on which the networks run.
+        min_seconds: least total time of all runs, in seconds, unless ``max_runs`` rounds are reached before.
+        min_runs: least number of rounds.
+        max_runs: greatest number of rounds.
+        clock: function that returns the time in seconds.
     """
     if not networks:
         raise ValueError("no network to measure: give at least one by its name.")
@@ -161,7 +161,7 @@ def _seconds(
 ) -> np.ndarray:
     """Return the seconds of each run, ``(rounds, networks)``.
 
-    torch's own ``Timer`` measures one statement at a time, and warms up anew whenever it is asked for one run.
+    torch's own ``Timer`` is not used: it measures one statement at a time and warms up anew for every run.
     """
     if not 1 <= min_runs <= max_runs:
         raise ValueError(f"min_runs must be at least 1 and at most max_runs, got {min_runs} and {max_runs}.")
@@ -192,7 +192,7 @@ def _seconds(
     finally:
         for network, training in modes:
             network.train(training)
-    return np.maximum(rounds, 1e-9)  # no clock is finer
+    return np.maximum(rounds, 1e-9)  # finer than any clock; keeps ratios finite
 
 
 def _latency(seconds: np.ndarray, input_shape: Sequence[int], device: str | torch.device) -> Latency:

@@ -1,4 +1,4 @@
-"""What a forward pass and a training step hold in memory at their peak, and multiply-adds: followed on shapes alone."""
+"""Peak memory of a forward pass and of a training step, and multiply-adds, computed from shapes alone."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["copy_of", "follow_forward", "follow_training", "on_meta"]
 
 
 def follow_forward(network: torch.nn.Module, input_shape: Sequence[int]) -> tuple[int, int]:
-    """Follow a forward pass in eval mode, without gradients.
+    """Count multiply-adds and peak memory of a forward pass in eval mode, without gradients.
 
-    Tensors are counted from when they are made until nothing refers to them any more: what a layer writes in place
-    is counted once, what a skip connection keeps is counted as long as it is kept. The input counts throughout, for the
-    caller holds it; parameters and buffers do not. What a kernel needs within itself is not seen: oneDNN on a CPU
-    reorders the input of some convolutions into a copy, cuDNN on a GPU has workspaces.
+    A tensor counts from its creation until nothing refers to it: the result of an in-place layer counts once, and a
+    skip connection counts as long as it is kept. The input counts throughout, because the caller holds it; parameters
+    and buffers do not count. Scratch memory of kernels is not seen: oneDNN on a CPU copies the input of some
+    convolutions, and cuDNN on a GPU uses workspaces.
 
     Args:
-        network: any network; nothing of it is computed or changed.
-        input_shape: ``(B, C, H, W[, D])``.
+        network: any network; it is neither run on data nor changed.
+        input_shape: shape of the input, ``(B, C, H, W[, D])``.
 
     Returns:
         Multiply-adds of the convolutions and matrix products (1 MAC = 2 FLOPs), and the bytes alive at the peak.
@@ -40,16 +40,16 @@ def follow_forward(network: torch.nn.Module, input_shape: Sequence[int]) -> tupl
 
 
 def follow_training(network: torch.nn.Module, input_shape: Sequence[int]) -> int:
-    """Follow a training step, and return the bytes alive at its peak.
+    """Return the peak memory of a training step in bytes.
 
-    Counted are the input, all that the forward pass in train mode keeps for the backward pass, the gradients of
-    activations while they are needed, and the gradients of the parameters once they are made. The backward pass starts
-    from a gradient of the size of each output. Not counted are parameters and buffers, the loss's own tensors and the
-    optimizer's state (for Adam, twice the parameters), nor, as in :func:`follow_forward`, scratch space of kernels.
+    The count includes the input, all that the forward pass in train mode keeps for the backward pass, the gradients of
+    activations while they are needed, and the gradients of the parameters once they exist. The backward pass starts
+    from a gradient of the size of each output. The count excludes parameters and buffers, the loss's own tensors, the
+    optimizer's state (for Adam, twice the parameters) and, as in :func:`follow_forward`, scratch memory of kernels.
 
     Raises:
-        ValueError: from torch, if the network cannot be trained on this input, as when batch normalisation would
-            have one value to normalise over.
+        ValueError: raised by torch if the network cannot be trained on this input, for example because batch
+            normalisation would have a single value per channel.
 
     >>> follow_training(torch.nn.Conv2d(1, 3, kernel_size=1), (1, 1, 10, 10))  # input, logits, their gradient, 6 more
     2824
@@ -65,7 +65,7 @@ def follow_training(network: torch.nn.Module, input_shape: Sequence[int]) -> int
 
 
 def on_meta(network: torch.nn.Module) -> torch.nn.Module:
-    """Return a copy of a network of which only shapes exist, or the network itself if it is one already."""
+    """Return a copy of a network with shapes but no values, or the network itself if it is already of that kind."""
     tensors = [*network.parameters(), *network.buffers()]
     if all(tensor.is_meta for tensor in tensors):
         return network
@@ -78,11 +78,11 @@ def on_meta(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def copy_of(network: torch.nn.Module, instead: dict[int, Any] | None = None) -> torch.nn.Module:
-    """Return a copy of a network, even of one that holds its last outputs, as DynUNet does, which torch cannot copy.
+    """Return a copy of a network, also of one that keeps its last outputs (DynUNet), which torch cannot copy.
 
     Args:
         network: any network.
-        instead: what the copy holds instead of a tensor, by the tensor's id.
+        instead: replacements of tensors in the copy, by the id of the original tensor.
     """
     held = (value for module in network.modules() for key, value in vars(module).items() if not key.startswith("_"))
     outputs = [leaf for leaf in tree_leaves(list(held)) if isinstance(leaf, torch.Tensor) and not leaf.is_leaf]
@@ -124,8 +124,8 @@ class _Follower(TorchDispatchMode):
         return result
 
 
-# torch finds the shapes of what these return by running dozens of other operations on meta tensors. The shapes are
-# known without: a second way to them that is some twenty times faster, and no different.
+# For these operations torch derives the shapes of the results from dozens of other operations on meta tensors. The
+# functions below give the same shapes directly, about twenty times faster.
 
 
 def _like_first(first: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:

@@ -16,10 +16,10 @@ __all__ = ["PlainUNet"]
 class PlainUNet(nn.Module):
     """The U-Net that Mishra, Chen and Hu compress: two convolutions a stage, max pooling, a mirrored decoder.
 
-    Said nothing else it is Ronneberger's (2015) with padded convolutions: 64-128-256-512-1024 channels, 3x3 kernels,
-    2x2 transposed convolutions, concatenated skips and a 1x1 convolution at the end; 31,023,744 kernel weights for one
-    channel in and out. Batch normalisation follows each 3x3 convolution (as in CC-Net, ISBI 2019), which the paper
-    leaves open. Kernels start from He's normal distribution over the inputs of a unit (He et al. 2015, Eq. 10).
+    With default arguments this is Ronneberger's U-Net (2015) with padded convolutions: 64-128-256-512-1024 channels,
+    3x3 kernels, 2x2 transposed convolutions, concatenated skips and a 1x1 convolution at the end; 31,023,744 kernel
+    weights for one channel in and out. Batch normalisation follows each 3x3 convolution, as in CC-Net (ISBI 2019); the
+    paper does not say. Kernels are initialised by He's normal distribution over their fan-in (He et al. 2015, Eq. 10).
 
     Args:
         spatial_dims: 2 or 3.
@@ -30,7 +30,7 @@ class PlainUNet(nn.Module):
         norm: normalisation, in MONAI's terms; ``None`` for none.
         dropout: dropout ratio after each convolution, or MONAI's terms for it.
 
-    Each spatial axis of the input must divide by ``2 ** (len(channels) - 1)``.
+    Each spatial axis of the input must be divisible by ``2 ** (len(channels) - 1)``.
 
     >>> network = PlainUNet(spatial_dims=2, in_channels=1, out_channels=2, channels=(4, 8, 16))
     >>> network(torch.zeros(1, 1, 32, 32)).shape

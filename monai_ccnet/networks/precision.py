@@ -13,17 +13,17 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 
 def at_precision(network: torch.nn.Module, precision: str) -> torch.nn.Module:
-    """Let a network calculate at a precision, by torch's autocast; its weights and its output stay ``float32``.
+    """Make a network calculate at a precision, by torch's autocast; its weights and its output stay ``float32``.
 
     MONAI's own ``amp`` is for GPUs alone. Here ``bfloat16`` serves recent CPUs as well, where it trains wide networks
     about twice as fast.
 
     Args:
         network: any network; it is changed in place and returned.
-        precision: ``"float32"``, its own, ``"bfloat16"`` or ``"float16"``.
+        precision: name of the precision: ``"float32"`` (no autocast), ``"bfloat16"`` or ``"float16"``.
 
     Raises:
-        ValueError: for another precision.
+        ValueError: if the precision is another one.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {sorted(PRECISIONS)}, got {precision!r}.")

@@ -26,7 +26,7 @@ Countable = Mapping[str, Any] | torch.nn.Module
 
 @dataclass(frozen=True)
 class NetworkSize(Value):
-    """What a network needs.
+    """Exact sizes of a network.
 
     Attributes:
         weights: numbers in the kernels of convolutions and linear layers: the paper's theta.
@@ -34,14 +34,14 @@ class NetworkSize(Value):
         state_bytes: bytes of its parameters and buffers in memory at 32 bits a weight.
         file_bytes: bytes of its state dict on disk at 32 bits a weight, as :func:`save_weights` writes it.
         macs: multiply-adds of a forward pass (1 MAC = 2 FLOPs); ``None`` without an input shape.
-        activation_bytes: peak bytes of the tensors alive in a forward pass in eval mode without gradients, input
-            included and weights not (:func:`~monai_ccnet.networks.memory.follow_forward`); ``None`` without an input
+        activation_bytes: peak bytes of the tensors alive in a forward pass in eval mode without gradients, with the
+            input and without weights (:func:`~monai_ccnet.networks.memory.follow_forward`); ``None`` without an input
             shape.
-        training_bytes: peak bytes of the tensors alive in a training step: input, what is kept for the backward pass,
-            and gradients of activations and parameters; weights, loss and optimizer state not
+        training_bytes: peak bytes of the tensors alive in a training step: the input, all that is kept for the backward
+            pass, and gradients of activations and parameters; without weights, loss and optimizer state
             (:func:`~monai_ccnet.networks.memory.follow_training`). ``None`` without an input shape, or if the network
             cannot be trained on it.
-        input_shape: ``(B, C, H, W[, D])`` that the last three hold for.
+        input_shape: shape ``(B, C, H, W[, D])`` of the input that multiply-adds and the last two sizes hold for.
     """
 
     weights: int
@@ -59,11 +59,11 @@ class NetworkSize(Value):
 
 
 def network_size(network_def: Countable, input_shape: Sequence[int] | None = None) -> NetworkSize:
-    """Count what a network needs, on shapes alone: nothing is allocated and nothing computed.
+    """Count the sizes of a network from shapes alone, without allocating or computing anything.
 
     Args:
         network_def: the network's MONAI config, with references resolved, or a network itself, such as a pruned one.
-        input_shape: ``(B, C, H, W[, D])``, for multiply-adds and activations.
+        input_shape: shape of the input, ``(B, C, H, W[, D])``, needed for multiply-adds and activations.
 
     Raises:
         ValueError: if the network cannot take an input of this shape.
@@ -78,7 +78,7 @@ def network_size(network_def: Countable, input_shape: Sequence[int] | None = Non
     macs = activation_bytes = training_bytes = None
     if input_shape is not None:
         macs, activation_bytes = _forward(network, network_def, input_shape)
-        with contextlib.suppress(ValueError):  # raised where there is one value to normalise over
+        with contextlib.suppress(ValueError):  # raised if there is a single value to normalise
             training_bytes = follow_training(network, input_shape)
     return NetworkSize(
         weights=_kernel_weights(network),
@@ -93,12 +93,12 @@ def network_size(network_def: Countable, input_shape: Sequence[int] | None = Non
 
 
 def disk_bytes(network_def: Countable, bits_per_weight: int = 32, count: str = "parameters") -> int:
-    """Return the larger of a count of weights at so many bits each and the bytes of the file, in one building.
+    """Return the larger of two sizes in bytes: the weights at ``bits_per_weight`` bits each, and the file.
 
     Args:
         network_def: the network's MONAI config, with references resolved, or a network itself.
-        bits_per_weight: 8, 16, 32 or 64; the file holds at most 32.
-        count: ``"parameters"`` or ``"weights"``, as in :class:`NetworkSize`.
+        bits_per_weight: number of bits of a weight: 8, 16, 32 or 64; the file holds at most 32.
+        count: kind of weights that count, ``"parameters"`` or ``"weights"``, as in :class:`NetworkSize`.
     """
     network = _on_meta(network_def)
     counted = _parameters(network) if count == "parameters" else _kernel_weights(network)
@@ -127,15 +127,15 @@ def file_bytes(network_def: Countable, bits_per_weight: int = 32) -> int:
 
 
 def linear_memory_multiplier(needed_bytes: float, full_bytes: float) -> float:
-    """Return the multiplier that the paper takes for a memory budget: the ratio of the bytes themselves.
+    """Return the multiplier that the paper uses for a memory budget: the ratio of the bytes.
 
-    Its Eqs. 7 and 14 take the memory of a forward pass to fall as the multiplier does, for each activation has one
-    width and each kernel two. It is a first guess: weights fall with the multiplier's square, and the input, the logits
-    and the rounding to whole channels do not fall with it. ``compress`` solves against what is counted.
+    Its Eqs. 7 and 14 assume that the memory of a forward pass is proportional to the multiplier. This is a first guess:
+    weights fall with its square, input and logits do not fall at all, and widths are rounded to whole channels.
+    ``compress`` uses the exact count instead.
 
     Args:
-        needed_bytes: the budget.
-        full_bytes: what the full-size network needs.
+        needed_bytes: budget in bytes.
+        full_bytes: number of bytes that the full-size network needs.
 
     >>> linear_memory_multiplier(50e6, 200e6)
     0.25
@@ -160,11 +160,11 @@ def _on_meta_by_json(network_def: str) -> torch.nn.Module:
     return build_network(json.loads(network_def), device="meta")
 
 
-_follow_forward = functools.lru_cache(maxsize=32)(follow_forward)  # what is measured last is often asked for again
+_follow_forward = functools.lru_cache(maxsize=32)(follow_forward)  # the last results are often requested again
 
 
 def _forward(network: torch.nn.Module, network_def: Countable, input_shape: Sequence[int]) -> tuple[int, int]:
-    """Return multiply-adds and peak bytes, or say which shapes the network takes."""
+    """Return multiply-adds and peak bytes; the error for a wrong shape says which shapes the network takes."""
     name = type(network).__name__ if isinstance(network_def, torch.nn.Module) else network_def["_target_"]
     if not isinstance(network_def, torch.nn.Module) and name.rsplit(".", 1)[-1] in WIDTHS:
         check_input_shape(network_def, input_shape)

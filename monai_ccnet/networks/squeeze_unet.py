@@ -1,4 +1,4 @@
-"""A U-Net of fire modules, as SqueezeNet has them, at any width and depth, in two and three dimensions."""
+"""A U-Net made of SqueezeNet's fire modules, at any width and depth, in two and three dimensions."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class SqueezeUNet(PlainUNet):
 
     A fire module (Iandola et al. 2016, section 3) squeezes its input to few channels by a 1x1 convolution and expands
     them by 1x1 and 3x3 convolutions side by side. Mishra, Chen and Hu perform "Squeeze-Net type compression on the
-    U-Net architecture" (section 6.2) and say no more than its log10 weights, 7.049 (Table 10). As in SqueezeNet the
-    first convolution stays; so do the transposed convolutions and the last one.
+    U-Net architecture" (section 6.2) and state only its log10 weights, 7.049 (Table 10). As in SqueezeNet the first
+    convolution stays; so do the transposed convolutions and the last one.
 
     With two fire modules a stage, the squeeze ratio that gives 7.049 is 0.409, the default: 11,195,008 kernel weights
-    for one channel in and out, 2.8 times fewer than PlainUNet's. SqueezeNet itself takes 0.125, which gives 5,356,672
+    for one channel in and out, 2.8 times fewer than PlainUNet's. SqueezeNet itself uses 0.125, which gives 5,356,672
     (6.729).
 
     Args:
@@ -33,12 +33,12 @@ class SqueezeUNet(PlainUNet):
         in_channels: channels of the input.
         out_channels: channels of the logits.
         channels: width of each stage from the input's scale down, in the encoder and the mirrored decoder alike.
-        squeeze_ratio: channels after a squeeze, of those after the expansion, in (0, 1].
+        squeeze_ratio: channels after a squeeze per channel after the expansion, in (0, 1].
         act: activation, in MONAI's terms.
         norm: normalisation, in MONAI's terms; ``None`` for none.
         dropout: dropout ratio after each convolution, or MONAI's terms for it.
 
-    Each spatial axis of the input must divide by ``2 ** (len(channels) - 1)``.
+    Each spatial axis of the input must be divisible by ``2 ** (len(channels) - 1)``.
 
     >>> network = SqueezeUNet(spatial_dims=2, in_channels=1, out_channels=2, channels=(4, 8, 16), squeeze_ratio=0.25)
     >>> network(torch.zeros(1, 1, 32, 32)).shape
@@ -77,7 +77,7 @@ class SqueezeUNet(PlainUNet):
 
 
 class _Fire(nn.Module):
-    """A 1x1 squeeze, then 1x1 and 3x3 expansions concatenated; of an odd width the 3x3 gets the larger half."""
+    """A 1x1 squeeze, then 1x1 and 3x3 expansions concatenated; for an odd width the 3x3 gets the larger half."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A network's weights in a file: at 32, 16 or 8 bits each, written whole, read back, and its bytes known beforehand."""
+"""Weights of a network in a file, at 32, 16 or 8 bits each: written atomically, read back, and sized in advance."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ __all__ = [
     "written_bytes",
 ]
 
-# What a checkpoint holds for each number of bits a weight. Nothing is gained by storing more than was trained; at 8
-# bits that is what kernels become, and the few other numbers stay float32.
+# Data type in a checkpoint for each number of bits per weight. 64 bits are stored as 32, the precision of training. At
+# 8 bits kernels are int8, and the few other numbers stay float32.
 STORAGE_TYPES = {8: torch.int8, 16: torch.float16, 32: torch.float32, 64: torch.float32}
 
 _SCALES = "int8_scales"
@@ -41,12 +41,12 @@ def save_weights(
     """Write a network's plain state dict, atomically, and return the bytes of the file.
 
     Args:
-        network: a network; of one that is wrapped for several processes, its inner network.
-        path: the file, such as ``model.pt``.
+        network: network to save; if it is wrapped for several processes, its inner network is saved.
+        path: path of the file to write, such as ``model.pt``.
         bits_per_weight: 32 or 64 store float32. 16 stores ``half``; ``load_state_dict`` casts back. 8 stores each
             kernel as int8 (:func:`quantized`) and the scales of all of them in one more tensor; :func:`load_weights`
             reads it, as does ``load_state_dict`` of any network of :func:`~monai_ccnet.networks.build_network`.
-        half: ``torch.float16``, or ``torch.bfloat16``, which has float32's range and fewer digits.
+        half: type for 16 bits: ``torch.float16``, or ``torch.bfloat16``, which has float32's range and fewer digits.
 
     Raises:
         ValueError: if a number is beyond the range of the type it is to be stored in.
@@ -66,7 +66,7 @@ def save_weights(
 
 
 def load_weights(network: torch.nn.Module, path: str | os.PathLike) -> torch.nn.Module:
-    """Load what :func:`save_weights` wrote, at any number of bits, into a network of the same config; nothing is run.
+    """Load what :func:`save_weights` wrote, at any number of bits, into a network of the same config; no code is run.
 
     Returns:
         The network, changed in place.
@@ -77,7 +77,7 @@ def load_weights(network: torch.nn.Module, path: str | os.PathLike) -> torch.nn.
 
 def reads_int8(network: torch.nn.Module) -> torch.nn.Module:
     """Let a network's ``load_state_dict`` take int8 kernels too; the network is changed in place and returned."""
-    network.register_load_state_dict_pre_hook(_dequantize)  # once more does no harm: it finds nothing left to do
+    network.register_load_state_dict_pre_hook(_dequantize)  # twice is harmless: the second finds no int8
     return network
 
 
@@ -85,12 +85,12 @@ def quantized(kernel: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tens
     """Return a kernel as int8, symmetric about 0, and the scale of each output channel.
 
     Args:
-        kernel: of a convolution or a linear layer, floating point.
-        axis: of its output channels.
+        kernel: kernel of a convolution or a linear layer, in floating point.
+        axis: axis of its output channels.
 
     Returns:
-        Codes from -127 to 127, int8, of the kernel's shape; and scales, float32, one an output channel. A number is its
-        code times the scale of its channel, and no further from that than half a scale.
+        Codes from -127 to 127, int8, of the kernel's shape; and scales, float32, one per output channel. A weight is
+        its code times the scale of its channel, with an error of at most half a scale.
 
     >>> codes, scales = quantized(torch.tensor([[0.5, -1.0], [0.0, 0.0]]), axis=0)
     >>> codes.tolist(), dequantized(codes, scales, axis=0).round(decimals=2).tolist()
@@ -120,7 +120,7 @@ def kernel_axes(network: torch.nn.Module) -> dict[str, int]:
 def stored_state(
     network: torch.nn.Module, bits_per_weight: int, half: torch.dtype = torch.float16
 ) -> dict[str, torch.Tensor]:
-    """Return the state dict as it is written; a tensor that it holds under two names is still one tensor."""
+    """Return the state dict to be written; a tensor with two names is stored once."""
     if bits_per_weight not in STORAGE_TYPES:
         raise ValueError(f"bits_per_weight must be one of {sorted(STORAGE_TYPES)}, got {bits_per_weight}.")
     if half not in (torch.float16, torch.bfloat16):
@@ -128,16 +128,16 @@ def stored_state(
     state, axes = network.state_dict(), kernel_axes(network) if bits_per_weight == 8 else {}
     one_of: dict[tuple, torch.Tensor] = {}
     scales: list[torch.Tensor] = []
-    for name, tensor in state.items():  # the state dict itself is kept, for it carries the modules' versions
+    for name, tensor in state.items():  # the state dict itself is kept, since it carries the modules' versions
         key, kept = (name in axes, *_identity(tensor)), tensor.to("meta" if tensor.is_meta else "cpu")
         if name in axes:
             if not (kept.is_meta or kept.isfinite().all()):
-                raise ValueError(f"{name} holds numbers that are not finite: it cannot be stored as int8.")
+                raise ValueError(f"{name} holds numbers that are not finite, so int8 is impossible: train again.")
             kept, its_scales = quantized(kept, axes[name])
             scales.append(its_scales)
         elif tensor.is_floating_point():
             kept = kept.to(half if bits_per_weight == 16 else torch.float32)
-        # A memory format would be written along, in a few bytes more.
+        # A memory format would add a few bytes to the file.
         state[name] = one_of.setdefault(key, kept.contiguous())
     if scales:
         state[_SCALES] = torch.cat(scales)
@@ -147,10 +147,10 @@ def stored_state(
 def written_bytes(network: torch.nn.Module, bits_per_weight: int) -> int:
     """Return the exact bytes of the file that :func:`save_weights` would write for a network, which may be on meta.
 
-    torch's own writer counts: the file's frame is written, the weights' bytes are only skipped over.
+    torch's own writer counts the bytes: it writes the headers and skips the weights.
     """
     state = stored_state(network, bits_per_weight)
-    # The device is written along, so they are on the CPU; of memory that is never touched, no page is ever taken.
+    # The device is part of the file, so tensors are on the CPU; untouched memory is never really allocated.
     on_cpu = {_identity(tensor): torch.empty_like(tensor, device="cpu") for tensor in state.values()}
     for name, tensor in state.items():
         state[name] = on_cpu[_identity(tensor)]
@@ -181,12 +181,12 @@ def _dequantize(
 
 
 def float_state(network: torch.nn.Module, state_dict: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a state dict with its int8 kernels, if it has any, as the float32 that they stand for.
+    """Return a state dict with its int8 kernels, if any, converted to float32.
 
     Args:
-        network: tells which kernels are transposed; its widths may be others than those of the state dict.
-        state_dict: as :func:`save_weights` writes it.
-        prefix: of the network's names in the state dict.
+        network: network that tells which kernels are transposed; its widths may differ from the state dict's.
+        state_dict: state dict as :func:`save_weights` writes it.
+        prefix: prefix of the network's names in the state dict.
 
     Raises:
         ValueError: if there are more or fewer scales than output channels.

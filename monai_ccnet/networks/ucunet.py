@@ -1,4 +1,4 @@
-"""UCU-Net, a U-Net whose decoder stages vote as in CUMedVision, at any width and depth, in two and three dimensions."""
+"""UCU-Net, a U-Net that adds up its decoder stages as CUMedVision does, at any width and depth, in 2-D and 3-D."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["UCUNet"]
 class UCUNet(PlainUNet):
     """The network of Mishra, Chen and Hu (ISBI 2020): a U-Net that fuses the outputs of its decoder's scales.
 
-    Known: it has U-Net's encoder, and its decoder combines those of U-Net and CUMedVision so that information of all
-    scales makes the output (Mishra, Chen and Hu, section 5.2 and Fig. 5c).
+    From the paper: it has U-Net's encoder, and its decoder combines those of U-Net and CUMedVision so that information
+    of all scales makes the output (Mishra, Chen and Hu, section 5.2 and Fig. 5c).
 
     Reconstructed: everything else. This is :class:`~monai_ccnet.networks.PlainUNet` whose decoder stages below the
     input's scale, of 512, 256 and 128 channels at full width, each have the branch that CUMedVision has at a stage of
     the same width and scale; the logits are their sum with U-Net's own output, and all four are supervised in training.
-    No count of this network is printed. Here it has, with one channel in and out, 31,173,278 kernel weights (log10
-    7.494), 0.5 % more than the U-Net.
+    The paper prints no count of this network. Here it has 31,173,278 kernel weights (log10 7.494) with one channel in
+    and out, 0.5 % more than the U-Net.
 
     Args:
         spatial_dims: 2 or 3.
@@ -34,10 +34,10 @@ class UCUNet(PlainUNet):
         act: activation, in MONAI's terms.
         norm: normalisation, in MONAI's terms; ``None`` for none.
         dropout: dropout ratio after each convolution of the stages, or MONAI's terms for it.
-        deep_supervision: return the output of each scale too in training, for
+        deep_supervision: whether to return the output of each scale too in training, for
             :class:`~monai_ccnet.training.losses.DeepSupervision`. Neither the weights nor the logits depend on it.
 
-    Each spatial axis of the input must divide by ``2 ** (len(channels) - 1)``.
+    Each spatial axis of the input must be divisible by ``2 ** (len(channels) - 1)``.
 
     >>> network = UCUNet(spatial_dims=2, in_channels=1, out_channels=2, channels=(4, 6, 8, 10))
     >>> image = torch.zeros(2, 1, 32, 32)
@@ -68,8 +68,8 @@ class UCUNet(PlainUNet):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits of shape ``(B, out_channels, H, W[, D])`` for an input ``(B, in_channels, H, W[, D])``.
 
-        In training with deep supervision ``(B, len(channels), out_channels, H, W[, D])``: first these logits, then the
-        output of each decoder stage from the finest to the coarsest.
+        In training with deep supervision the shape is ``(B, len(channels), out_channels, H, W[, D])``: first these
+        logits, then the output of each decoder stage from the finest to the coarsest.
         """
         if not torch.jit.is_scripting():
             check_divisible(x, self.divisor)

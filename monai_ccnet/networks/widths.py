@@ -1,4 +1,4 @@
-"""Where each network's config holds its widths, and what its widths and its input must divide by."""
+"""Where each network's config holds its widths, and the divisors of its widths and of its input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Arguments = Mapping[str, Any]
 
 
 def _group_norm(arguments: Arguments) -> int:
-    """Return what group normalisation makes every width divide by: its number of groups, 1 without it."""
+    """Return the divisor of every width that group normalisation requires: its number of groups, 1 without it."""
     norm = arguments.get("norm_name") or arguments.get("norm") or ""
     name, options = split_args(norm)
     return options.get("num_groups", 1) if str(name).lower() == "group" else 1
@@ -36,18 +36,18 @@ class Widths:
     Attributes:
         argument: name of the argument that holds the widths: a list with one a stage, or one number from which all
             stages follow. Several names, each of one number, if the network takes them all; they narrow together.
-        scales: subsampling of the input at which each stage works: a list of it, each one number or one an axis; or
-            the name of an argument with one entry a stage, where each stage halves the resolution. For each width in
-            a list; for a width that is one number, each stage that follows from it.
-        multiple: what each width must divide by: one number, or one a width. Without it, the number of groups of a
-            group normalisation in the argument ``norm`` or ``norm_name``.
+        scales: subsampling factor of the input at which each stage works, as a list of numbers or of one number per
+            axis; or the name of an argument with one entry per stage, if each stage halves the resolution. There is one
+            factor for each width in a list, or for each stage that follows from a single width.
+        multiple: divisor of each width: one number, or one per width. By default the number of groups of a group
+            normalisation in the argument ``norm`` or ``norm_name``.
         least: the smallest width at which the network can be built.
-        divisor: what the input must divide by: one number, or one an axis. Without it, all scales.
-        input_size: name of the argument that holds the one size of input that the network takes, if there is one.
-        in_use: the widths that the network uses where these are not just what the argument holds; a function.
+        divisor: divisor of the input's spatial axes: one number, or one per axis. By default all scales.
+        input_size: name of the argument that holds the only size of input that the network takes, if there is one.
+        in_use: function that returns the widths in use, if they differ from the value of the argument.
 
     Raises:
-        TypeError: if an attribute is of another kind.
+        TypeError: if an attribute has the wrong type.
     """
 
     argument: str | tuple[str, ...]
@@ -71,7 +71,7 @@ class Widths:
         return self.scales(arguments) if callable(self.scales) else self.scales
 
     def widths_of(self, arguments: Arguments) -> Any:
-        """Return what the argument, or each of the arguments, holds."""
+        """Return the value of the argument, or of each of the arguments."""
         if self.in_use is not None:
             return self.in_use(arguments)
         if isinstance(self.argument, tuple):
@@ -79,18 +79,18 @@ class Widths:
         return arguments.get(self.argument)
 
     def multiples_of(self, arguments: Arguments) -> int | Sequence[int]:
-        """Return what each width must divide by."""
+        """Return the divisor of each width."""
         return self.multiple(arguments) if callable(self.multiple) else self.multiple
 
     def divisors_of(self, arguments: Arguments) -> Sequence[PerAxis]:
-        """Return all that each axis of the input must divide by."""
+        """Return all divisors of the input's axes."""
         if self.divisor is None:
             return self.scales_of(arguments)
         return [self.divisor(arguments) if callable(self.divisor) else self.divisor]
 
 
 def _unet_scales(arguments: Arguments) -> Sequence[PerAxis]:
-    """MONAI's UNet subsamples as it enters a stage, and not before its last."""
+    """Return the scales of MONAI's UNet, which subsamples on entering each stage but the last."""
     strides = arguments["strides"][: len(arguments["channels"]) - 1]
     return _cumulated(strides)[1:] + _cumulated(strides)[-1:]
 
@@ -119,7 +119,7 @@ def _segresnet_groups(arguments: Arguments) -> int:
 
 
 def _swin_multiple(arguments: Arguments) -> int:
-    """MONAI asks for a multiple of 12; and each stage, twice as wide as the one before, has whole heads."""
+    """Return a multiple of 12, which MONAI requires, that also splits among the heads of every stage."""
     heads = [count // math.gcd(count, 2**stage) for stage, count in enumerate(arguments["num_heads"])]
     return math.lcm(12, _group_norm(arguments), *heads)
 
@@ -132,12 +132,12 @@ def _dynunet_filters(arguments: Arguments) -> Sequence[int]:
 
 
 def _flexible_unet_divisor(arguments: Arguments) -> int:
-    """MONAI pads what comes one short; a ResNet's odd sizes come one too large, and no padding helps there."""
+    """Return the divisor; MONAI pads EfficientNet's odd sizes, but cannot crop a ResNet's, one pixel too large."""
     padded = arguments["is_pad"] and str(arguments.get("backbone")).startswith("efficientnet")
     return 2 if padded else 2 ** len(arguments["decoder_channels"])
 
 
-# By class name; one entry makes a network of one's own known.
+# By class name; add an entry to support another network.
 WIDTHS: dict[str, Widths] = {
     "PlainUNet": Widths("channels", "channels"),
     "CUMedVision": Widths("channels", "channels"),
@@ -152,7 +152,7 @@ WIDTHS: dict[str, Widths] = {
     "SegResNetDS": Widths("init_filters", _segresnet_ds_scales),
     "MedNeXt": Widths("init_filters", lambda given: [2**level for level in range(len(given["blocks_down"]) + 1)]),
     "SwinUNETR": Widths("feature_size", (1, 2, 4, 8, 16, 32), multiple=_swin_multiple),
-    # The heads stay, and become narrower: a head more or less would be a step of 64 of 768.
+    # The number of heads stays and each becomes narrower: removing heads would change the width in steps of 64 of 768.
     "UNETR": Widths(
         ("feature_size", "hidden_size", "mlp_dim"),
         (1, 2, 4, 8, 16),
@@ -187,11 +187,11 @@ def widths_entry(network_def: NetworkDef) -> Widths:
 
 
 def divisor_of(network_def: NetworkDef, entry: Widths | None = None) -> tuple[int, ...]:
-    """Return what each spatial axis of a network's input must divide by; 1 where any size will do.
+    """Return the divisor of each spatial axis of a network's input; 1 if any size is allowed.
 
     Args:
         network_def: the network's MONAI config.
-        entry: what is known of its widths, if it is not in :data:`WIDTHS`.
+        entry: entry for the network, needed if it is not in :data:`WIDTHS`.
 
     >>> divisor_of({"_target_": "monai.networks.nets.SwinUNETR", "in_channels": 1, "out_channels": 2})
     (32, 32, 32)
@@ -203,16 +203,16 @@ def divisor_of(network_def: NetworkDef, entry: Widths | None = None) -> tuple[in
 
 
 def check_input_shape(network_def: NetworkDef, input_shape: Sequence[int], entry: Widths | None = None) -> None:
-    """Refuse an input that a network cannot take.
+    """Raise an error for an input that a network cannot take.
 
     Args:
         network_def: the config of a network.
-        input_shape: ``(B, C, H, W[, D])``.
-        entry: what is known of its widths, if it is not in :data:`WIDTHS`.
+        input_shape: shape of the input, ``(B, C, H, W[, D])``.
+        entry: entry for the network, needed if it is not in :data:`WIDTHS`.
 
     Raises:
-        ValueError: if the number of axes or channels is another than the network's, or a spatial axis does not divide
-            by :func:`divisor_of`.
+        ValueError: if the number of axes or channels differs from the network's, or a spatial axis is not divisible by
+            :func:`divisor_of`.
     """
     entry = entry or widths_entry(network_def)
     arguments, divisor = arguments_of(network_def), divisor_of(network_def, entry)
@@ -226,11 +226,11 @@ def check_input_shape(network_def: NetworkDef, input_shape: Sequence[int], entry
     if any(length % by for length, by in zip(size, divisor, strict=True)):
         words = str(divisor[0]) if len(set(divisor)) == 1 else f"{divisor}"
         raise ValueError(
-            f"each spatial axis must divide by {words} for {name}, got {size}: pad the images, for instance with "
+            f"each spatial axis must be divisible by {words} for {name}, got {size}: pad the images, for instance with "
             f"DivisiblePadd(keys, k={words}), or use sliding windows."
         )
     if entry.input_size is not None and size != (only := _per_axis(arguments[entry.input_size], len(size))):
-        raise ValueError(f"{name} is made for inputs of {only} alone, got {size}: use sliding windows of that size.")
+        raise ValueError(f"{name} takes inputs of size {only} only, got {size}: use sliding windows of that size.")
 
 
 def default_input_shape(network_def: NetworkDef, entry: Widths | None = None) -> tuple[int, ...]:

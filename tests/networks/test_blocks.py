@@ -150,5 +150,5 @@ def test_refusals(network_class, options, message):
 
 @pytest.mark.parametrize("network_class", NETWORKS)
 def test_an_image_that_does_not_divide_is_refused_with_the_remedy(network_class):
-    with pytest.raises(ValueError, match=r"must divide by 4, got \(32, 30\): pad the images.*DivisiblePadd"):
+    with pytest.raises(ValueError, match=r"must be divisible by 4, got \(32, 30\): pad the images.*DivisiblePadd"):
         network_class(channels=(2, 2, 2))(torch.zeros(1, 1, 32, 30))

@@ -121,8 +121,8 @@ def test_a_network_with_one_width_refuses_a_multiplier_a_stage(name):
 @pytest.mark.parametrize(
     ("network_def", "message"),
     [
-        ({"_target_": NETS + "SegResNet", "init_filters": 12}, "must divide by 8"),
-        ({"_target_": NETS + "SwinUNETR", "feature_size": 20}, "must divide by 12"),
+        ({"_target_": NETS + "SegResNet", "init_filters": 12}, "must be divisible by 8"),
+        ({"_target_": NETS + "SwinUNETR", "feature_size": 20}, "must be divisible by 12"),
         ({"_target_": NETS + "UNet", "channels": [8, 16, 32], "strides": [2]}, "3 widths in 'channels', but 2 stages"),
         ({"_target_": NETS + "UNet", "channels": [8, "16"], "strides": [2]}, "whole numbers from 1"),
     ],

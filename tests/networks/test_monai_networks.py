@@ -125,7 +125,7 @@ def test_an_input_that_does_not_divide_is_refused_before_any_forward_pass(name):
         network = build_network(network_def, device="meta").eval()
         assert logits(network(torch.empty(wrong, device="meta"))).shape[2:] == wrong[2:]
     else:
-        with pytest.raises(ValueError, match=rf"must divide by {divisor[0]} for .*{name}, got .*DivisiblePadd"):
+        with pytest.raises(ValueError, match=rf"must be divisible by {divisor[0]} for .*{name}, got .*DivisiblePadd"):
             network_size(network_def, wrong)
 
 
@@ -174,7 +174,7 @@ def test_divisors_follow_strides_axis_by_axis(name, changes, divisor):
     [
         ("UNet", (1, 1, 32, 32, 32), r"takes an input of shape \(B, 1, H, W\)"),
         ("UNet", (1, 3, 32, 32), r"takes an input of shape \(B, 1, H, W\), got \(1, 3, 32, 32\)"),
-        ("UNETR", (1, 1, 64, 64), r"made for inputs of \(32, 32\) alone, got \(64, 64\)"),
+        ("UNETR", (1, 1, 64, 64), r"takes inputs of size \(32, 32\) only, got \(64, 64\)"),
         ("BasicUNet", (1, 1, 8, 8), r"cannot take an input of shape \(1, 1, 8, 8\)"),
         ("SwinUNETR", (1, 1, 32, 32), r"cannot take an input of shape \(1, 1, 32, 32\): Expected more than 1 spatial"),
     ],

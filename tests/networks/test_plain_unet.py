@@ -54,5 +54,5 @@ def test_refusals(options, message):
 
 
 def test_an_image_that_does_not_divide_is_refused_with_the_remedy():
-    with pytest.raises(ValueError, match=r"must divide by 4, got \(32, 30\): pad the images.*DivisiblePadd"):
+    with pytest.raises(ValueError, match=r"must be divisible by 4, got \(32, 30\): pad the images.*DivisiblePadd"):
         PlainUNet(channels=(2, 2, 2))(torch.zeros(1, 1, 32, 30))
