@@ -20,12 +20,12 @@ class ComplexityStats(Analyzer):
     Add it with its summary: ``summarizer.add_analyzer(ComplexityStats(), ComplexityStatsSumm())``.
 
     Args:
-        image_key: where a case holds its image, ``(C, H, W)`` or ``(C, H, W, D)``.
-        label_key: where it holds its label, with a channel axis or, as Auto3DSeg passes it, without.
+        image_key: key of the image in a case, ``(C, H, W)`` or ``(C, H, W, D)``.
+        label_key: key of the label in a case, with a channel axis or, as Auto3DSeg passes it, without.
         measure: any measure, of the image or of the label.
         scales: subsampling along each spatial axis, whole numbers from 1.
         stats_name: key of the result, in a case and in the summary.
-        settings: of the measure, see :func:`monai_ccnet.complexity.measure_settings`.
+        settings: settings of the measure; see :func:`monai_ccnet.complexity.measure_settings`.
 
     >>> noise = np.random.default_rng(0).integers(0, 256, (1, 32, 32))
     >>> case = ComplexityStats(scales=(1, 2))({"image": noise})
@@ -63,11 +63,11 @@ class ComplexityStats(Analyzer):
 
 
 class ComplexityStatsSumm(Analyzer):
-    """Summarize the cases: mean, median, extremes, deviation and percentiles of the complexity at each scale.
+    """Summarize the cases: mean, median, extremes, standard deviation and percentiles of the complexity at each scale.
 
     Args:
-        scales: those of the :class:`ComplexityStats` that analyzed the cases.
-        stats_name: its key.
+        scales: scales of the :class:`ComplexityStats` that analyzed the cases.
+        stats_name: key of its results.
     """
 
     def __init__(self, scales: Sequence[int] = SCALES, stats_name: str = "complexity_stats") -> None:
@@ -79,7 +79,7 @@ class ComplexityStatsSumm(Analyzer):
         """Return the statistics of each scale over a list of cases."""
         if missing := [index for index, case in enumerate(data) if self.stats_name not in case]:
             raise ValueError(
-                f"cases {missing} hold no {self.stats_name!r}: analyze them by a ComplexityStats of that stats_name."
+                f"cases {missing} hold no {self.stats_name!r}: analyze them by a ComplexityStats with that stats_name."
             )
         return {
             scale: self.ops[scale].evaluate(np.array([case[self.stats_name][scale] for case in data]))

@@ -1,4 +1,4 @@
-"""Complexity inside a MONAI pipeline: what is measured is put beside the image, and the image is left as it is."""
+"""MONAI transforms that add the complexity of images and labels to the items of a pipeline."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class ImageComplexity(Transform):
     Args:
         measure: a measure of images, such as ``"jpeg"``.
         scales: subsampling along each spatial axis, whole numbers from 1.
-        settings: of the measure, see :func:`monai_ccnet.complexity.measure_settings`.
+        settings: settings of the measure; see :func:`monai_ccnet.complexity.measure_settings`.
 
     The image has the shape ``(C, H, W)`` or ``(C, H, W, D)``, any real dtype, as array, tensor or MetaTensor.
-    Returns the complexity at each scale, ``{"1": ..., "2": ...}``: plain numbers under string keys, which every
-    data set, cache and collation of MONAI carries along.
+    Returns the complexity at each scale, ``{"1": ..., "2": ...}``: plain numbers under string keys, which
+    MONAI's data sets, caches and collation preserve.
     """
 
     backend = [TransformBackends.NUMPY]  # noqa: RUF012 (MONAI's own form)
@@ -58,9 +58,9 @@ class LabelComplexity(Transform):
     Args:
         measure: a measure of labels: ``"boundary"``, ``"label_jpeg"``, ``"label_detail"`` or ``"foreground"``.
         scales: subsampling along each spatial axis, whole numbers from 1.
-        settings: of the measure; ``spacing="physical"`` takes the spacing of a MetaTensor.
+        settings: settings of the measure; ``spacing="physical"`` takes the spacing of a MetaTensor.
 
-    The label holds class indices of the shape ``(1, H, W)`` or ``(1, H, W, D)``, or a channel a class without the
+    The label holds class indices of the shape ``(1, H, W)`` or ``(1, H, W, D)``, or one channel per class without the
     background. Returns ``{"1": ..., "2": ...}``.
     """
 
@@ -111,12 +111,12 @@ class ImageComplexityd(_MeasureBeside):
     """Put the complexity of each image beside it, at ``f"{key}_{postfix}"``; see :class:`ImageComplexity`.
 
     Args:
-        keys: of the images.
+        keys: keys of the images.
         measure: a measure of images, such as ``"jpeg"``.
         scales: subsampling along each spatial axis, whole numbers from 1.
-        postfix: of the keys that are added.
+        postfix: postfix of the keys that are added.
         allow_missing_keys: whether items may lack some of the keys.
-        settings: of the measure.
+        settings: settings of the measure.
     """
 
     def __init__(
@@ -135,12 +135,12 @@ class LabelComplexityd(_MeasureBeside):
     """Put the complexity of each label beside it, at ``f"{key}_{postfix}"``; see :class:`LabelComplexity`.
 
     Args:
-        keys: of the labels.
+        keys: keys of the labels.
         measure: a measure of labels, such as ``"boundary"``.
         scales: subsampling along each spatial axis, whole numbers from 1.
-        postfix: of the keys that are added.
+        postfix: postfix of the keys that are added.
         allow_missing_keys: whether items may lack some of the keys.
-        settings: of the measure.
+        settings: settings of the measure.
     """
 
     def __init__(
@@ -159,9 +159,9 @@ class ForegroundDensityd(_MeasureBeside):
     """Put the foreground density of each label beside it, at ``f"{key}_{postfix}"``; see :class:`ForegroundDensity`.
 
     Args:
-        keys: of the labels.
+        keys: keys of the labels.
         scales: subsampling along each spatial axis, whole numbers from 1.
-        postfix: of the keys that are added.
+        postfix: postfix of the keys that are added.
         allow_missing_keys: whether items may lack some of the keys.
     """
 

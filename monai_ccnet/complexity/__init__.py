@@ -1,4 +1,4 @@
-"""Image -> number, at every scale: how much detail there is for a network to represent."""
+"""Complexity of images and labels at every scale: how much detail a network has to represent."""
 
 from monai_ccnet.complexity.clutter import feature_congestion, subband_entropy
 from monai_ccnet.complexity.dataset import measure_dataset

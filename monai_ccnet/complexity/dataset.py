@@ -1,4 +1,4 @@
-"""Measuring a whole data set: streamed, in parallel, and no further than needed."""
+"""Measuring a whole data set: streamed, in parallel, and stopped early if a tolerance is given."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from monai_ccnet.files import csv_rows, relative_path
 
 __all__ = ["measure_dataset"]
 
-_LEAST_BEFORE_STOPPING = 30  # images; below that the deviation itself is too uncertain
+_LEAST_BEFORE_STOPPING = 30  # images; with fewer, the standard deviation is too uncertain
 
 
 def measure_dataset(
@@ -43,36 +43,37 @@ def measure_dataset(
 ) -> ComplexityProfile:
     """Measure the complexity of a data set at several scales.
 
-    Images are streamed: only the running means are kept, so that memory does not grow with the data set.
+    Images are streamed and only running means are kept, so memory does not grow with the data set.
 
     Args:
         items: a datalist (dicts of file paths), a MONAI dataset (dicts of channel-first arrays or tensors), or plain
             images: file paths, or arrays of shape ``(C, H, W)``, ``(C, H, W, D)`` or ``(H, W)``.
         measure: a key of :data:`~monai_ccnet.complexity.MEASURES`, or ``"jb"``.
-        scales: subsampling along each axis, whole numbers from 1.
-        name: what to call the data set.
-        folder: of the data set; what is written names its files relative to it.
-        image_key: where an item that is a dict holds its image.
-        label_key: where an item that is a dict holds its label.
-        saved: a file to keep the profile in; if it holds one of this name with these settings and scales, nothing is
-            measured again.
-        table: a CSV file to write one row an image to: ``item`` (its number), ``file`` (empty for arrays) and a column
-            ``1/<scale>`` for each scale.
-        n_jobs: processes, as joblib counts them; ``None`` is one, or what ``joblib.parallel_config`` says, which also
-            names other backends. The result does not depend on it.
-        tolerance: stop as soon as the 95 % interval of the mean, at each scale, reaches no further than this share of
-            the mean to either side; items are then measured in random order. ``None`` measures all.
-        seed: of that order.
-        strict: whether a file that cannot be read is an error; otherwise it is named in the profile and in a warning.
+        scales: subsampling factors along each axis, whole numbers from 1.
+        name: name of the data set.
+        folder: folder of the data set; results name its files relative to it.
+        image_key: key of the image in an item that is a dict.
+        label_key: key of the label in an item that is a dict.
+        saved: path of the JSON file to keep the profile in; if it holds one with this name and these settings and
+            scales, nothing is measured again.
+        table: path of the CSV file to write, one row per image: ``item`` (its number), ``file`` (empty for arrays) and
+            a column ``1/<scale>`` for each scale.
+        n_jobs: number of processes, as joblib counts them; ``None`` is one, or the setting of
+            ``joblib.parallel_config``, which can also choose another backend. The result does not depend on it.
+        tolerance: largest half-width of the 95 % interval of the mean, as a share of the mean: measuring stops as soon
+            as this is reached at every scale. Items are then measured in random order. ``None`` measures all.
+        seed: seed of the random order in which items are measured.
+        strict: whether a file that cannot be read is an error; otherwise it is skipped with a warning and listed in
+            the profile.
         progress: whether to show a progress bar.
-        settings: of the measure, see :func:`measure_settings`.
+        settings: settings of the measure; see :func:`measure_settings`.
 
     Returns:
         The profile: means and their standard errors over the images.
 
     Raises:
-        ValueError: if there is no item, an item lacks what the measure looks at, or an image cannot be measured; the
-            message names the item.
+        ValueError: if there is no item, an item lacks the image or label that the measure needs, or an image cannot be
+            measured; the message names the item.
 
     >>> rng = np.random.default_rng(0)
     >>> profile = measure_dataset([rng.integers(0, 256, (1, 64, 64)) for _ in range(3)], scales=(1, 2))
@@ -86,7 +87,7 @@ def measure_dataset(
         if (known.dataset, known.settings, known.scales) == (name, full_settings, tuple(scales)):
             return known
     if tolerance is not None and not tolerance > 0:
-        raise ValueError(f"tolerance is a share of the mean and above 0, got {tolerance}.")
+        raise ValueError(f"tolerance must be a share of the mean above 0, got {tolerance}.")
     keys = {"image": image_key, "label": label_key}
     ordered = _in_order(items, None if tolerance is None else seed)
     tasks = (delayed(_try_item)(index, item, full_settings, scales, keys) for index, item in ordered)
@@ -109,7 +110,7 @@ def measure_dataset(
             if measured.error is not None:
                 if strict or not measured.is_file_error:
                     raise ValueError(f"{described} of {name!r} cannot be measured: {measured.error}")
-                warnings.warn(f"{described} of {name!r} cannot be read and is left out: {measured.error}", stacklevel=2)
+                warnings.warn(f"{described} of {name!r} cannot be read and is skipped: {measured.error}", stacklevel=2)
                 unreadable.append(f"item {measured.number} ({relative_path(measured.files, folder) or measured.kind})")
                 continue
             write_row([measured.number, relative_path(measured.files, folder), *measured.values])
@@ -157,7 +158,7 @@ def _in_order(items: Any, seed: int | None) -> Iterator[tuple[int, Any]]:
 
 
 class _Measured(NamedTuple):
-    """What became of an item: its values at each scale, or what went wrong and whether reading its files did."""
+    """Result of an item: its values at each scale, or the error and whether it came from reading the files."""
 
     number: int
     kind: str
@@ -194,7 +195,7 @@ def _try_item(
 
 
 def _needed(item: Any, settings: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the measure looks at, ``image``, ``label`` or both, of an item."""
+    """Return what the measure needs of an item: ``image``, ``label`` or both."""
     needed = needs(settings["measure"])
     if not isinstance(item, Mapping):
         item = {keys[needed[0]]: item}
@@ -204,9 +205,9 @@ def _needed(item: Any, settings: Mapping[str, Any], keys: Mapping[str, str]) -> 
 
 
 def _loaded(image: Any) -> Any:
-    """Return the image of a file path (or of several, one a channel) as a MetaTensor, anything else as it is."""
+    """Return the image of a path (or of several, one per channel) as a MetaTensor, anything else unchanged."""
     if _holds_path(image):
-        # Imported here because it takes seconds, which those who measure arrays need not wait for.
+        # Imported here because the import takes seconds and arrays do not need it.
         from monai_ccnet.data.images import load_image
 
         return load_image(image)
@@ -234,5 +235,5 @@ def _file_bytes(image: Any) -> int | None:
 
 
 def _holds_path(image: Any) -> bool:
-    """Tell whether an image is given by its file, or by several, one a channel."""
+    """Tell whether an image is given as the path of its file, or as several paths, one per channel."""
     return _is_path(image) or (isinstance(image, (list, tuple)) and len(image) > 0 and all(map(_is_path, image)))

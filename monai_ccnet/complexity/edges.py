@@ -19,7 +19,7 @@ def edge_information(picture: np.ndarray, *, kernel: str = "sobel") -> float:
     """Return the mean over pixels of the squared horizontal and vertical responses (Mishra et al., section 2.1).
 
     Args:
-        picture: ``(H, W)`` or RGB ``(H, W, 3)``, ``uint8``; colour counts by its luminance.
+        picture: ``(H, W)`` or RGB ``(H, W, 3)``, ``uint8``; RGB is converted to luminance.
         kernel: ``"sobel"`` or ``"scharr"``, 3 x 3, not normalised.
 
     Returns:
@@ -38,7 +38,7 @@ def spatial_information(picture: np.ndarray, *, statistic: str = "mean", kernel:
     Yu and Winkler, "Image complexity and spatial information" (QoMEX 2013); of the three they recommend the mean.
 
     Args:
-        picture: ``(H, W)`` or RGB ``(H, W, 3)``, ``uint8``; colour counts by its luminance.
+        picture: ``(H, W)`` or RGB ``(H, W, 3)``, ``uint8``; RGB is converted to luminance.
         statistic: ``"mean"``, ``"rms"`` or ``"deviation"``.
         kernel: ``"sobel"`` or ``"scharr"``.
 

@@ -12,11 +12,11 @@ __all__ = ["shannon_entropy", "signal_energy"]
 def signal_energy(picture: np.ndarray, *, without_mean: bool = False) -> float:
     """Return the sum of the squared absolute Fourier coefficients of a picture (Mishra et al., section 2.1).
 
-    By Parseval's theorem this is the number of pixels times the sum of their squares, and is computed so: it tells how
-    bright and how large a picture is. Without its mean, it tells how much the picture varies.
+    By Parseval's theorem this is the number of pixels times the sum of their squares, and is computed in this way: it
+    measures how bright and how large a picture is. Without its mean, it measures how much the picture varies.
 
     Args:
-        picture: ``(H, W)`` or RGB ``(H, W, 3)``, ``uint8``; colour counts by its luminance.
+        picture: ``(H, W)`` or RGB ``(H, W, 3)``, ``uint8``; RGB is converted to luminance.
         without_mean: whether to leave out the coefficient of frequency 0.
 
     Returns:
@@ -35,7 +35,7 @@ def shannon_entropy(picture: np.ndarray) -> float:
     """Return the entropy of the histogram of a picture's 256 grey levels, from 0 (one level) to 8 bits.
 
     Args:
-        picture: ``(H, W)`` or RGB ``(H, W, 3)``, ``uint8``; colour counts by its luminance.
+        picture: ``(H, W)`` or RGB ``(H, W, 3)``, ``uint8``; RGB is converted to luminance.
 
     >>> shannon_entropy(np.array([[0, 255], [255, 0]], np.uint8))
     1.0

@@ -11,13 +11,13 @@ __all__ = ["median_frequency"]
 
 
 def median_frequency(picture: np.ndarray) -> float:
-    """Return the radial frequency below which half of a picture's spectral power lies, its mean left out.
+    """Return the radial frequency below which half of a picture's spectral power lies, without its mean.
 
     Khan, Naqvi and Meijering (Scientific Reports 12:22286, 2022) found the median frequency the best of four measures
     of biomedical images. Here it is the median over all Fourier coefficients, ordered by the length of their frequency.
 
     Args:
-        picture: ``(H, W)`` or RGB ``(H, W, 3)``, ``uint8``; colour counts by its luminance.
+        picture: ``(H, W)`` or RGB ``(H, W, 3)``, ``uint8``; RGB is converted to luminance.
 
     Returns:
         Cycles per pixel, from 0 (flat) to 0.71 (the diagonal's Nyquist frequency).

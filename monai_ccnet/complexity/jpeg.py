@@ -24,13 +24,13 @@ def jpeg_complexity(picture: np.ndarray, *, quality: int = 25, subsampling: str 
     Args:
         picture: intensities of shape ``(H, W)``, or RGB of shape ``(H, W, 3)``, dtype ``uint8``.
         quality: JPEG quality from 1 to 100; complexities compare only at equal quality and subsampling.
-        subsampling: of the colour planes, ``"4:2:0"``, ``"4:2:2"`` or ``"4:4:4"``; of no effect on grey.
+        subsampling: subsampling of the colour planes, ``"4:2:0"``, ``"4:2:2"`` or ``"4:4:4"``; unused for grey.
 
     Returns:
         Compressed bytes, header included, per raw byte, unitless; near 0 for a flat image, largest for white noise.
 
     Raises:
-        ValueError: if ``picture`` has another shape or dtype, or a setting is not as above.
+        ValueError: if ``picture`` has another shape or dtype, or a setting is invalid.
 
     >>> flat = np.full((256, 256), 128, np.uint8)
     >>> noise = np.random.default_rng(0).integers(0, 256, (256, 256)).astype(np.uint8)
@@ -43,7 +43,7 @@ def jpeg_complexity(picture: np.ndarray, *, quality: int = 25, subsampling: str 
         raise ValueError(f"picture must have the shape (H, W) or (H, W, 3), got {picture.shape}.")
     if max(picture.shape) > 65_500:
         raise ValueError(
-            f"a picture of shape {picture.shape} does not fit into JPEG, whose sides end at 65,500 pixels."
+            f"a picture of shape {picture.shape} does not fit into JPEG: no side may exceed 65,500 pixels."
         )
     if not 1 <= quality <= 100:
         raise ValueError(f"quality must lie in 1..100, got {quality}.")

@@ -18,7 +18,7 @@ def surf_keypoints(picture: np.ndarray, *, statistic: str = "count") -> float:
     Detected by mahotas with its defaults: 4 octaves of 6 scales, determinant of the Hessian above 0.1.
 
     Args:
-        picture: ``(H, W)`` or RGB ``(H, W, 3)``, ``uint8``; colour counts by its luminance.
+        picture: ``(H, W)`` or RGB ``(H, W, 3)``, ``uint8``; RGB is converted to luminance.
         statistic: ``"count"`` or ``"strength"``.
 
     Raises:
@@ -39,7 +39,7 @@ def sift_keypoints(picture: np.ndarray, *, statistic: str = "count") -> float:
     """Return the number of SIFT keypoints of a picture, or the sum of their strengths, as OpenCV detects them.
 
     Args:
-        picture: ``(H, W)`` or RGB ``(H, W, 3)``, ``uint8``; colour counts by its luminance.
+        picture: ``(H, W)`` or RGB ``(H, W, 3)``, ``uint8``; RGB is converted to luminance.
         statistic: ``"count"`` or ``"strength"``.
     """
     _check_statistic(statistic)

@@ -1,7 +1,7 @@
-"""Complexity of the label itself: how much there is to draw, whatever the image looks like.
+"""Complexity of the label itself, independent of the image.
 
-A stage at a coarse scale cannot express detail that the label has lost there, which gives a label a natural complexity
-at each scale.
+A stage at a coarse scale cannot express detail that the label has lost at that scale, so a label has a complexity at
+each scale.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def label_at_scale(label: np.ndarray, scale: int) -> np.ndarray:
 
     Args:
         label: class indices of shape ``(H, W)`` or ``(D, H, W)``; a volume is scaled along all three axes.
-        scale: a whole number from 1.
+        scale: subsampling factor along each axis, a whole number from 1.
 
     Returns:
-        Class indices of the same shape; where two classes cover the same, the higher index.
+        Class indices of the same shape; where two classes cover equal areas, the higher index.
     """
     if scale == 1:
         return label
@@ -62,7 +62,7 @@ def label_jpeg_complexity(label: np.ndarray, *, quality: int = 25) -> float:
     """Return the JPEG complexity of a label whose classes are spread evenly over the grey levels from 0 to 255.
 
     Args:
-        label: class indices of shape ``(H, W)`` or ``(D, H, W)``; of a volume, the mean over its slices.
+        label: class indices of shape ``(H, W)`` or ``(D, H, W)``; for a volume the result is the mean over its slices.
         quality: JPEG quality from 1 to 100.
     """
     grey = np.rint(label * (255 / max(1, label.max()))).astype(np.uint8)
@@ -76,10 +76,10 @@ def label_detail(label: np.ndarray, restored: np.ndarray) -> float:
 
     Args:
         label: class indices.
-        restored: the same label, subsampled and restored by :func:`label_at_scale`.
+        restored: label of the same shape, subsampled and restored by :func:`label_at_scale`.
 
     Returns:
-        From 0 (nothing is lost) to 1, the mean over the foreground classes of ``label``; 0 if it has none.
+        A share from 0 (nothing is lost) to 1, the mean over the foreground classes of ``label``; 0 if it has none.
     """
     losses = [
         1 - 2 * np.count_nonzero(both) / (np.count_nonzero(label == index) + np.count_nonzero(restored == index))

@@ -1,4 +1,4 @@
-"""The table of measures, and any of them on any image or label at any scales."""
+"""The table of measures, and a function that applies any of them to an image or a label at several scales."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _PICTURE_SETTINGS: dict[str, Any] = {"intensity": "auto", "channels": "auto", "a
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure: a function, what it looks at, and its settings with their defaults.
+    """A measure: its function, whether it needs the image or the label, and its settings with their defaults.
 
     The function of a measure of images takes one 8-bit picture; that of a measure of labels takes class indices of
-    shape ``(H, W)`` or ``(D, H, W)``, and with ``compares`` those at full scale before those at the scale in question.
+    shape ``(H, W)`` or ``(D, H, W)``. With ``compares`` it takes the classes at full scale, then those at the scale.
 
     ``reference`` among the settings means that the measure is a number of bytes relative to either the ``"raw"`` 8-bit
     image or the ``"file"`` that it was read from.
@@ -67,10 +67,10 @@ def measure_settings(measure: str, **settings: Any) -> dict[str, Any]:
 
     Args:
         measure: a key of :data:`MEASURES`, or ``"jb"``, the mix of ``"jpeg"`` and ``"foreground"``.
-        settings: any of the settings of the measure, see :func:`to_pictures` and the measure's own function.
+        settings: settings of the measure, see :func:`to_pictures` and the measure's own function.
 
     Raises:
-        ValueError: for an unknown measure or setting, with those allowed.
+        ValueError: if a measure or a setting is unknown; the message lists those allowed.
     """
     if measure not in {*MEASURES, "jb"}:
         raise ValueError(f"unknown measure {measure!r}; known are {sorted({*MEASURES, 'jb'})}.")
@@ -87,7 +87,7 @@ def measure_settings(measure: str, **settings: Any) -> dict[str, Any]:
 
 
 def scales_with(scales: Iterable[int]) -> list[int]:
-    """Return the scales of the paper, and others beside them.
+    """Return the scales of the paper together with others, in ascending order.
 
     >>> scales_with((1, 32))
     [1, 2, 4, 8, 16, 32]
@@ -96,7 +96,7 @@ def scales_with(scales: Iterable[int]) -> list[int]:
 
 
 def needs(measure: str) -> tuple[str, ...]:
-    """Return what a measure looks at: ``("image",)``, ``("label",)`` or both."""
+    """Return what a measure needs: ``("image",)``, ``("label",)`` or both."""
     return ("image", "label") if measure == "jb" else (MEASURES[measure].source,)
 
 
@@ -112,17 +112,17 @@ def complexity_at_scales(
     """Measure one image, or one label, at several scales.
 
     At scale ``s`` the image is subsampled by ``s`` along each spatial axis and restored, see
-    :func:`~monai_ccnet.complexity.scales.at_scale`. A volume is the mean over its axial slices, a many-channel image
-    the mean over its channels.
+    :func:`~monai_ccnet.complexity.scales.at_scale`. The result for a volume is the mean over its axial slices, that for
+    several channels the mean over the channels.
 
     Args:
-        image: array or tensor of shape ``(C, H, W)`` or ``(C, H, W, D)``; not needed where the measure is of the label.
-        label: class indices of shape ``(1, H, W)`` or ``(1, H, W, D)``, or a channel a class without the background;
-            all that is above 0 is foreground. Not needed where the measure is of the image.
-        settings: as :func:`measure_settings` returns them; JPEG with its defaults if ``None``.
-        scales: whole numbers from 1.
-        file_bytes: size of the file the image was read from, where the settings say ``reference="file"``.
-        spacing: of the label's pixels along each axis in millimetres, where the settings say ``spacing="physical"``.
+        image: array or tensor of shape ``(C, H, W)`` or ``(C, H, W, D)``; not needed for a measure of labels.
+        label: class indices of shape ``(1, H, W)`` or ``(1, H, W, D)``, or one channel per class without the
+            background, where values above 0 are foreground. Not needed for a measure of images.
+        settings: settings as :func:`measure_settings` returns them; JPEG with its defaults if ``None``.
+        scales: subsampling factors, whole numbers from 1.
+        file_bytes: size in bytes of the image's file, needed with ``reference="file"``.
+        spacing: spacing of the label's pixels along each axis in millimetres, needed with ``spacing="physical"``.
 
     Returns:
         The complexity at each scale.
@@ -147,7 +147,7 @@ def complexity_at_scales(
     kind = MEASURES[measure]
     looked_at = image if kind.source == "image" else label
     if looked_at is None:
-        raise ValueError(f"measure {measure!r} looks at the {kind.source}, and none was given.")
+        raise ValueError(f"measure {measure!r} needs the {kind.source}, and none was given.")
     array = as_array(looked_at)
     if kind.source == "image":
         return _of_image(array, kind, settings, scales, file_bytes)
@@ -185,7 +185,7 @@ def _of_label(
     own = {key: settings[key] for key in kind.settings}
     if (unit := own.pop("spacing", "pixels")) == "physical":
         if spacing is None:
-            raise ValueError("spacing='physical' needs the size of a pixel: give files or MetaTensors that know it.")
+            raise ValueError("spacing='physical' needs the size of a pixel: give files or MetaTensors with it.")
         own["spacing"] = (spacing[-1], *spacing[:-1]) if label.ndim == 4 else tuple(spacing)
     elif unit != "pixels":
         raise ValueError(f"spacing must be 'pixels' or 'physical', got {unit!r}.")
@@ -202,11 +202,11 @@ def class_indices(label: np.ndarray) -> np.ndarray:
         )
     if label.dtype.kind == "f" and not np.isfinite(label).all():
         raise ValueError("the label holds NaN or infinite values: repair it first.")
-    if len(label) > 1:  # one channel a class, without the background
+    if len(label) > 1:  # one channel per class, without the background
         classes = np.where((label > 0).any(axis=0), 1 + np.argmax(label > 0, axis=0), 0)
     else:
         classes = np.ceil(label[0]) if label.dtype.kind == "f" else label[0]
     if classes.min() < 0:
-        raise ValueError(f"a label holds class indices from 0, got {classes.min()}.")
+        raise ValueError(f"a label must hold class indices from 0 on, got {classes.min()}.")
     classes = classes.astype(np.int64)
     return np.ascontiguousarray(np.moveaxis(classes, -1, 0)) if classes.ndim == 3 else classes

@@ -1,8 +1,8 @@
-"""Any channel-first biomedical image -> the 8-bit pictures that the measures look at.
+"""Conversion of channel-first biomedical images to the 8-bit pictures that the measures use.
 
 Measures follow the layout of the image libraries: a *picture* is ``(H, W)`` or ``(H, W, 3)`` RGB, a *volume* is a
-stack of axial pictures ``(D, H, W)``, both ``uint8``. How an image becomes pictures changes every number that is
-measured, so each choice is a setting that is recorded with the number.
+stack of axial pictures ``(D, H, W)``, both ``uint8``. The conversion affects every measured number,
+so each choice is a setting that is recorded with the number.
 """
 
 from __future__ import annotations
@@ -48,21 +48,22 @@ def to_pictures(
 
     Args:
         image: shape ``(C, H, W)`` or ``(C, H, W, D)``, any real dtype.
-        intensity: what becomes 0 and 255. ``"auto"`` takes whole numbers in 0..255 as they are, whatever their dtype,
-            and treats all else as ``"percentile"``; ``"minmax"`` and ``"percentile"`` (0.5 and 99.5, robust to metal
-            and padding) stretch each picture; a pair ``(low, high)`` is a fixed window, in Hounsfield units for CT.
-        channels: ``"colour"`` makes one RGB picture of three channels, ``"rgba"`` one of the first three of four, whose
-            last is opacity, and ``"separate"`` one grey picture of each channel; ``"auto"`` is ``"colour"`` for 2-D
-            images with three channels and ``"separate"`` for all others, so four channels, which may be four
-            modalities as well, are four pictures.
-        axes: ``"xy"`` if the first spatial axis runs along x, as MONAI's readers yield; ``"yx"`` if it runs along y,
-            as in arrays from OpenCV or scikit-image. JPEG sizes of an image and its transpose differ by about 1 %.
+        intensity: intensities that become 0 and 255. ``"auto"`` keeps whole numbers in 0..255, whatever their dtype,
+            and treats all else as ``"percentile"``. ``"minmax"`` and ``"percentile"`` (0.5 and 99.5, robust to metal
+            and padding) stretch each picture. A pair ``(low, high)`` is a fixed window, in Hounsfield units for CT.
+        channels: use of the channels. ``"colour"`` makes one RGB picture of three channels, ``"rgba"`` one of the first
+            three of four, whose last is opacity, and ``"separate"`` one grey picture of each channel. ``"auto"`` is
+            ``"colour"`` for 2-D images with three channels and ``"separate"`` for all others, so four channels, which
+            may be modalities, give four pictures.
+        axes: order of the spatial axes: ``"xy"`` if the first one runs along x, as MONAI's readers yield; ``"yx"`` if
+            it runs along y, as in arrays from OpenCV or scikit-image. JPEG sizes of an image and its transpose differ
+            by about 1 %.
 
     Returns:
         One ``(H, W)``, ``(H, W, 3)`` or ``(D, H, W)`` array, ``uint8``, for each channel or RGB triple.
 
     Raises:
-        ValueError: if the shape, a value or a setting is not as above, or a value is NaN or infinite.
+        ValueError: if the shape, a value or a setting is invalid, or a value is NaN or infinite.
     """
     if image.ndim not in (3, 4) or image.size == 0:
         raise ValueError(

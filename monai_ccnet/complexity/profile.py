@@ -13,7 +13,7 @@ from monai_ccnet.values import Value
 
 __all__ = ["PUBLISHED_SETTINGS", "ComplexityProfile"]
 
-# The paper states the quality and no more; what was divided by what cannot be recovered from its numbers.
+# The paper states only the quality; how it normalised the sizes cannot be recovered from its numbers.
 PUBLISHED_SETTINGS: dict[str, Any] = {"measure": "jpeg", "quality": 25, "source": "Mishra, Chen, Hu: Table 1"}
 
 _PUBLISHED_JPEG: dict[str, tuple[float, ...]] = {  # Table 1, at scales 1, 2, 4, 8, 16
@@ -35,12 +35,12 @@ class ComplexityProfile(Value):
 
     Attributes:
         dataset: name of the data set.
-        settings: everything the numbers depend on; complexities compare only at equal settings.
-        scales: subsampling along each axis, ascending, from 1.
+        settings: settings that the numbers depend on; complexities are comparable only at equal settings.
+        scales: subsampling factors along each axis, ascending, from 1.
         mean: mean complexity over the images at each scale, unitless.
         standard_error: standard error of each mean; ``None`` where it is not known, as for one image.
         count: number of images measured.
-        unreadable: files that could not be read and are not counted.
+        unreadable: names of the files that could not be read and are not counted.
     """
 
     dataset: str
@@ -103,9 +103,9 @@ class ComplexityProfile(Value):
         return cls(dataset, settings, SCALES, tables[measure][dataset], None, _PUBLISHED_COUNTS[dataset])
 
     def mixed_with(self, foreground: ComplexityProfile, omega: float) -> ComplexityProfile:
-        """Return JB, ``omega`` of this profile (JPEG) and the rest of the foreground density: the paper's Eq. 5.
+        """Return JB, ``omega`` times this profile (JPEG) plus ``1 - omega`` times foreground density (Eq. 5).
 
-        The two measurements need not be made again for each omega that is tried.
+        The images need not be measured again for each omega.
 
         >>> jpeg = ComplexityProfile.published("lymph_node")
         >>> density = ComplexityProfile.published("lymph_node", measure="foreground")

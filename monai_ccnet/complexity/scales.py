@@ -1,4 +1,4 @@
-"""What remains of an image at a coarser scale, seen at its own size again."""
+"""Subsampling an image to a coarser scale and restoring its size."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["at_scale"]
 def at_scale(image: np.ndarray, scale: int, *, volume: bool = False) -> np.ndarray:
     """Subsample an image by averaging over areas, and restore its size by linear interpolation.
 
-    This is the paper's section 2.3 with all scales in one frame of reference: the restored image has the size of the
-    original and the detail of the coarse one. A volume is scaled along all three axes.
+    This is the paper's section 2.3: the restored image has the size of the original and the detail of the coarse one,
+    so that all scales are comparable. A volume is scaled along all three axes.
 
     Args:
         image: a picture of shape ``(H, W)`` or ``(H, W, 3)``, or a volume of shape ``(D, H, W)``, ``uint8``.
-        scale: the subsampling along each axis, a whole number from 1; an axis never gets shorter than one pixel.
+        scale: subsampling factor along each axis, a whole number from 1; an axis never gets shorter than one pixel.
         volume: whether ``image`` is a volume.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Which measure follows the degradation: the question of the paper's Fig. 2, answered by leaving data sets out."""
+"""Ranking of complexity measures by how well they predict degradation (the paper's Fig. 2), by leave-one-out errors."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class MeasureFit(Value):
     """How well one measure's complexities explain how fast a network loses accuracy on each data set.
 
     Attributes:
-        settings: of the measure.
-        datasets: names, in the order of the next three.
-        complexities: of the data sets, by this measure.
-        slopes: relative loss of score per decade of weights, measured by training.
-        predicted: each data set's slope by the line through all the *other* data sets.
-        slope: of the line through all data sets: lambda.
-        intercept: of that line: delta.
-        leave_one_out_error: root mean square of ``slopes - predicted``.
+        settings: settings of the measure.
+        datasets: names of the data sets, in the order of the next three attributes.
+        complexities: complexity of each data set by this measure.
+        slopes: relative loss of score per decade of weights of each data set, measured by training.
+        predicted: slope of each data set as predicted by the line through all the *other* data sets.
+        slope: slope of the line through all data sets (lambda).
+        intercept: intercept of that line (delta).
+        leave_one_out_error: leave-one-out error: root mean square of ``slopes - predicted``.
         leave_one_out_r_squared: share of the variance of the slopes that ``predicted`` explains; 0 is no better than
             the mean of the other data sets, below 0 is worse.
-        r_squared: share of the variance that the line through all data sets explains.
-        rank_correlation: Spearman's, of complexities and slopes; ``None`` if all complexities are equal.
+        r_squared: share of the variance of the slopes that the line through all data sets explains.
+        rank_correlation: Spearman's correlation of complexities and slopes; ``None`` if all complexities are equal.
     """
 
     settings: dict[str, Any]
@@ -59,7 +59,7 @@ class MeasureFit(Value):
     def __str__(self) -> str:
         rank = "undefined" if self.rank_correlation is None else f"{self.rank_correlation:.2f}"
         return (
-            f"{self.measure}: leave-one-data-set-out error {self.leave_one_out_error:.4f} "
+            f"{self.measure}: leave-one-out error {self.leave_one_out_error:.4f} "
             f"(R² {self.leave_one_out_r_squared:.2f}), R² {self.r_squared:.2f}, rank correlation {rank}, "
             f"{len(self.datasets)} data sets"
         )
@@ -76,12 +76,12 @@ def rank_measures(
     paper's figure of the result.
 
     Args:
-        profiles: of each measure on each data set; those of equal settings belong together.
+        profiles: profiles of each measure on each data set; those with equal settings belong to one measure.
         slopes: relative loss of score per decade of weights of each data set, by its name.
-        scale: of the complexities.
+        scale: scale at which complexities are compared.
 
     Returns:
-        One fit a measure, the best first.
+        One fit per measure, the best first.
 
     Raises:
         ValueError: if a measure lacks a data set that has a slope, has one twice, or there are fewer than three.

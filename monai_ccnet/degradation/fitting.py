@@ -14,11 +14,11 @@ from monai_ccnet.degradation.law import DegradationPoint, log_compression
 
 __all__ = ["Fit", "fit_groups", "grouped", "posterior_loss"]
 
-_CURVATURES = (-2.0, 3.0)  # where a curvature is looked for
+_CURVATURES = (-2.0, 3.0)  # range in which a curvature is searched
 
 
 class Fit(NamedTuple):
-    """What least squares yields in one go."""
+    """Results of one least-squares fit."""
 
     names: list[str]
     slopes: np.ndarray
@@ -51,7 +51,7 @@ def grouped(points: Iterable[DegradationPoint]) -> Groups:
             f"a fit needs data sets of at least two complexities, got {sorted(groups)}: train on another data set."
         )
     if bare := sorted(key for key, pairs in groups.items() if not pairs):
-        raise ValueError(f"no narrowed network (compression above 1) that learned among the points of {bare}.")
+        raise ValueError(f"points of {bare} hold no narrowed network (compression above 1) that learned: train one.")
     return groups
 
 
@@ -101,7 +101,7 @@ def fit_groups(groups: Mapping[tuple[str, float], list[tuple[float, float]]], cu
     misses = slopes - design @ (slope, intercept)
     free = len(slopes) - 2
     scatter = float(misses @ misses / free) if free > 0 else 0.0
-    # What errors within data sets alone would leave about the line; those that all share, the curvature's, lie on it.
+    # Scatter about the line from errors within data sets alone; the error of the shared curvature adds none.
     expected = float(np.trace(within - design @ solve @ within) / free) if free > 0 else 0.0
     between_variance = max(0.0, scatter - expected)
     covariance = solve @ (within + between_variance * np.eye(len(slopes))) @ solve.T
@@ -126,13 +126,13 @@ def posterior_loss(
 ) -> tuple[float, float]:
     """Return mean and variance of a data set's loss per decade, given a few of its own networks (Bayes, on a grid).
 
-    The score of the full-size network is not known: for each loss per decade the one that fits best is taken.
+    The score of the full-size network is unknown: for each loss per decade the best-fitting one is used.
 
     Args:
-        decades_and_scores: of each network the decades of weights that were taken away, and its score.
-        prior_mean: of the loss per decade, from the other data sets.
-        prior_variance: of the loss per decade.
-        deviation: of the score of one network about its data set's law, relative to the full-size score.
+        decades_and_scores: decades of weights removed from each network, and its score.
+        prior_mean: mean of the loss per decade, from the other data sets.
+        prior_variance: variance of the loss per decade over data sets.
+        deviation: standard deviation of a network's score about its data set's law, relative to the full-size score.
 
     Raises:
         ValueError: if no loss per decade explains the scores.

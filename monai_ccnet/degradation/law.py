@@ -1,4 +1,4 @@
-"""The law itself: how many decades of weights a compression takes away, and what a prediction is."""
+"""Parts of the law: decades of weights that a compression removes, trained networks as points, and predictions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class DegradationPoint(NamedTuple):
     """One trained network: the data set, its complexity, how much the network was compressed, what score it kept.
 
     ``compression`` is full weights / weights, at least 1; ``score`` is relative to the full network's. A network that
-    ``has_learned`` nothing says nothing of degradation: it is counted and not fitted.
+    failed to learn (not ``has_learned``) tells nothing about degradation: it is counted but not fitted.
     """
 
     dataset: str
@@ -29,9 +29,9 @@ class DegradationPoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Prediction(Value):
-    """A predicted score relative to the full-size network's, and where it lies with probability ``level``.
+    """A predicted score relative to the full-size network's, and an interval that holds it with probability ``level``.
 
-    ``low`` and ``high`` are ``None`` where the model's uncertainty is not known.
+    ``low`` and ``high`` are ``None`` if the law's uncertainty is unknown.
     """
 
     score: float
@@ -41,13 +41,13 @@ class Prediction(Value):
 
 
 def log_compression(compression: float, curvature: float = 0.0) -> float:
-    """Return h_c(x), the decades of weights that a compression takes away, bent by the curvature.
+    """Return h_c(x), the decades of weights that a compression removes, adjusted by the curvature.
 
     >>> log_compression(100.0)
     2.0
     """
     if not compression >= 1:
-        raise ValueError(f"compression is full weights / weights and at least 1, got {compression}.")
+        raise ValueError(f"compression (full weights / weights) must be at least 1, got {compression}.")
     decades = math.log10(compression)
     return decades if curvature == 0 else math.expm1(curvature * _LN_10 * decades) / (curvature * _LN_10)
 

@@ -1,11 +1,11 @@
-"""How much accuracy a network loses as it narrows, per unit of image complexity: pure mathematics.
+"""The law that predicts the score of a narrowed network from the complexity of its data set.
 
 The law of Mishra, Chen and Hu (Eq. 3): narrowed from ``theta_0`` to ``theta`` weights, a network keeps the share
 
     score(theta) / score(theta_0) = 1 - (slope * C + intercept) * h_c(theta_0 / theta)
 
-of its score on a data set of complexity ``C``, with ``h_0(x) = log10(x)`` as in the paper. Small networks fall off a
-cliff that a line cannot follow; a curvature ``c > 0``, shared by all data sets, bends it:
+of its score on a data set of complexity ``C``, with ``h_0(x) = log10(x)`` as in the paper. Very small
+networks lose more than this line predicts. A curvature ``c > 0``, shared by all data sets, accounts for that:
 ``h_c(x) = (x**c - 1) / (c * ln 10)``.
 """
 
@@ -34,23 +34,23 @@ from monai_ccnet.values import Value
 
 __all__ = ["CALIBRATED", "DegradationModel"]
 
-_SAME_SIZE = 0.05  # of full-size networks whose data have other channels
+_SAME_SIZE = 0.05  # relative difference of full-size networks that other channels in and out can cause
 CALIBRATED = Path(__file__).parent / "calibrated"  # <network>/<metric>.json
 
 
 @dataclass(frozen=True)
 class DegradationModel(Value):
-    """The degree of degradation of a network: the share of its score that each decade of weights carries.
+    """The law of a network: the share of its score that it loses per decade of weights removed.
 
     Attributes:
         slope: lambda of the paper, the loss per decade of weights and unit of complexity.
         intercept: delta of the paper, the loss per decade of weights at complexity 0.
         metric: the score that it holds for, ``"f1"`` or ``"iu"``.
         network: name of the network family that it holds for.
-        settings: of the complexity that it holds for; empty for any.
-        source: where the numbers come from.
-        curvature: c of h_c; 0 is the paper's straight line.
-        covariance: of slope and intercept, 2 x 2; ``None`` where it is not known.
+        settings: settings of the complexity measure that it holds for; empty if it holds for any.
+        source: origin of the numbers.
+        curvature: curvature c of h_c; 0 is the paper's straight line.
+        covariance: covariance of slope and intercept, 2 x 2; ``None`` if unknown.
         between_deviation: standard deviation of the data sets' own slopes about the law; ``None`` where not known.
         residual_deviation: standard deviation of relative scores about the law; ``None`` where not known.
         r_squared: share of the variance of the data sets' slopes that the law explains; ``None`` where not known.
@@ -58,12 +58,13 @@ class DegradationModel(Value):
         points: number of trained networks behind the numbers, full-size ones not counted.
         curvature_error: standard error of the curvature; ``None`` where it was not fitted.
         dataset_slopes: each data set's own loss per decade of weights.
-        left_out_errors: of each data set, the root mean square error of the relative scores that the law of all the
-            other data sets predicts for its networks.
-        not_learned: number of networks that did not learn, which are not among ``points``.
-        max_compression: the largest that was measured; beyond it the law is an extrapolation. ``None`` if not known.
+        left_out_errors: leave-one-out error of each data set: the root mean square error of the relative scores that
+            the law of all other data sets predicts for its networks.
+        not_learned: number of networks that failed to learn, which are not among ``points``.
+        max_compression: largest compression that was measured; beyond it the law is an extrapolation. ``None`` if
+            unknown.
         full_weights: kernel weights of the full-size network that was measured; ``None`` if not known.
-        spatial_dims: 2 or 3, of the networks that were measured; ``None`` if not known.
+        spatial_dims: number of spatial axes of the networks that were measured, 2 or 3; ``None`` if unknown.
     """
 
     slope: float
@@ -99,26 +100,26 @@ class DegradationModel(Value):
 
     @classmethod
     def from_constants(cls, slope: float, intercept: float, **fields: Any) -> DegradationModel:
-        """Return the model with a known slope (lambda) and intercept (delta)."""
+        """Return the law with a known slope (lambda) and intercept (delta)."""
         return cls(slope, intercept, **fields)
 
     @classmethod
     def published(cls, network: str, metric: str = "f1") -> DegradationModel:
         """Return the constants of the paper's Table 3.
 
-        They belong to complexities as the paper measured them: JPEG for F1, and the mix JB for IU. For the U-Net's F1
-        the spread of the paper's own Tables 4 and 5 about the law gives an interval; for the others none is known.
+        They hold for complexities as the paper measured them: JPEG for F1, and the mix JB for IU. For the U-Net's F1
+        the interval comes from the scatter of the paper's Tables 4 and 5 about the law; for the others it is unknown.
 
         Args:
-            network: ``"unet"``, ``"cumedvision"`` or ``"ucunet"``.
-            metric: ``"f1"`` or ``"iu"`` (class-wise mean of intersection over union).
+            network: name of the network: ``"unet"``, ``"cumedvision"`` or ``"ucunet"``.
+            metric: name of the score: ``"f1"`` or ``"iu"`` (class-wise mean of intersection over union).
 
         >>> model = DegradationModel.published("unet", metric="f1")
         >>> model.slope, model.intercept
         (0.437, 0.0103)
         """
         if (network, metric) not in PUBLISHED:
-            raise ValueError(f"nothing is published for {(network, metric)}; known are {sorted(PUBLISHED)}.")
+            raise ValueError(f"no law is published for {(network, metric)}: choose from {sorted(PUBLISHED)}.")
         slope, intercept = PUBLISHED[network, metric]
         settings: dict[str, Any] = {"measure": "jpeg", "quality": 25, "source": "Mishra, Chen, Hu: Table 1"}
         if metric == "iu":
@@ -139,35 +140,35 @@ class DegradationModel(Value):
 
     @classmethod
     def calibrated(cls, network: str, metric: str = "f1") -> DegradationModel:
-        """Return this project's own measurement, fitted to trainings.
+        """Return this project's own law, fitted to its training runs.
 
-        Their records come with a checkout of the source, where :func:`~monai_ccnet.calibration.refit` fits them again.
-
-        It holds for complexity as its ``settings`` say, and for training as the bundle's ``train.yaml`` does it.
+        The records of these runs come with a checkout of the source, where :func:`~monai_ccnet.calibration.refit`
+        repeats the fit. The law holds for complexity measured with its ``settings``, and for training by the bundle's
+        ``train.yaml``.
 
         Args:
-            network: such as ``"plain_unet"``.
-            metric: ``"f1"`` or ``"iu"``.
+            network: name of the network family, such as ``"plain_unet"``.
+            metric: name of the score, ``"f1"`` or ``"iu"``.
 
         Raises:
-            ValueError: if there is none, with those that there are.
+            ValueError: if there is no such law; the message lists those available.
         """
         path = CALIBRATED / network / f"{metric}.json"
         if not path.is_file():
             known = sorted("/".join(file.with_suffix("").parts[-2:]) for file in CALIBRATED.glob("*/*.json"))
-            raise ValueError(f"nothing is calibrated for {network}/{metric}; there are {known}.")
+            raise ValueError(f"no law is calibrated for {network}/{metric}: choose from {known}.")
         return cls.load(path)
 
     @classmethod
     def named(cls, law: str, network_def: Mapping[str, Any], metric: str = "f1") -> DegradationModel:
-        """Return the law that a setting names, of the network that is to be narrowed.
+        """Return the law that a setting names, for the network to be narrowed.
 
         A network that neither this project nor the paper has measured is assumed to degrade as the U-Net does.
 
         Args:
-            law: ``"calibrated"``, ``"paper"``, or the file of a model.
+            law: name of the law, ``"calibrated"`` or ``"paper"``, or the path of the JSON file of a law.
             network_def: the network's config, or any mapping with its ``_target_``.
-            metric: ``"f1"`` or ``"iu"``; a file has its own.
+            metric: name of the score, ``"f1"`` or ``"iu"``; ignored for a file, which has its own.
 
         >>> DegradationModel.named("paper", {"_target_": "monai_ccnet.networks.UCUNet"}).slope
         0.241
@@ -191,17 +192,18 @@ class DegradationModel(Value):
     ) -> DegradationModel:
         """Fit the law by least squares, in the paper's two steps.
 
-        First each data set's own loss per decade of weights, through the full-size network's score of 1; then the line
-        of these losses against complexity. Data sets scatter about that line more than networks about their data set's,
-        and the standard errors count both. Each data set is also left out in turn, and its scores predicted.
+        Step 1 fits each data set's own loss per decade of weights, through the full-size network's score of 1. Step 2
+        fits a line to these losses against complexity. The standard errors include the scatter of data sets about the
+        line and that of networks about their data set's loss. Each data set is also left out in turn, and its scores
+        are predicted.
 
         Args:
             points: trained networks of at least two data sets of different complexity.
-            metric: the score of the points.
+            metric: name of the score of the points.
             network: name of the network family.
-            settings: of the complexities.
-            source: where the points come from.
-            curvature: c of h_c, held fixed; ``None`` fits it, shared by all data sets, in the first step.
+            settings: settings of the measure of the complexities.
+            source: origin of the points.
+            curvature: fixed curvature c of h_c; ``None`` fits it in step 1, shared by all data sets.
 
         Raises:
             ValueError: if fewer than two complexities were given, or a data set has no narrowed network that learned.
@@ -239,24 +241,24 @@ class DegradationModel(Value):
         )
 
     def adapt(self, points: Iterable[DegradationPoint]) -> DegradationModel:
-        """Return this model for one data set, knowing a few networks trained on it.
+        """Return this law adapted to one data set by a few networks trained on it.
 
-        What is known of all data sets is the prior of this one's loss per decade; the scores of its own networks, with
-        the full-size network's unknown, are the evidence. They need not be relative: their common factor cancels. One
-        narrow network alone says next to nothing, two of different width bound the slope, more bound it better.
+        This law is the prior of the data set's loss per decade; the scores of its own networks are the evidence. The
+        full-size network's score may be unknown, and scores need not be relative: their common factor cancels. One
+        narrow network alone tells almost nothing; two of different widths determine the slope.
 
         Args:
             points: trained networks of one data set; their scores on any common scale.
 
         Raises:
-            ValueError: if points are of several data sets or complexities, none learned, or the model knows no
+            ValueError: if the points are of several data sets or complexities, none learned, or the law has no standard
                 deviation between data sets.
         """
         points = [point for point in points if point.has_learned]
         if len({(point.dataset, point.complexity) for point in points}) != 1:
             raise ValueError("adapting needs at least one network that learned, all of one data set and complexity.")
         if self.residual_deviation is None or self.between_deviation is None:
-            raise ValueError("this model does not know how data sets and networks scatter: fit one on records first.")
+            raise ValueError("this law lacks standard deviations of data sets and networks: fit one to records first.")
         complexity = points[0].complexity
         mean, variance = posterior_loss(
             [(log_compression(point.compression, self.curvature), point.score) for point in points],
@@ -281,7 +283,7 @@ class DegradationModel(Value):
 
     @property
     def left_out_error(self) -> float | None:
-        """Root mean square of ``left_out_errors`` over the data sets, ``None`` where they are not known."""
+        """Leave-one-out error: root mean square of ``left_out_errors``; ``None`` if they are unknown."""
         errors = list(self.left_out_errors.values())
         return math.sqrt(float(np.mean(np.square(errors)))) if errors else None
 
@@ -299,7 +301,7 @@ class DegradationModel(Value):
         """Return the predicted score relative to the full-size network's, within [0, 1].
 
         Args:
-            complexity: of the data set, measured with this model's settings.
+            complexity: complexity of the data set, measured with this law's settings.
             compression: full weights / weights, at least 1.
 
         >>> round(DegradationModel.published("unet").predict(0.1518, compression=10), 4)
@@ -311,8 +313,8 @@ class DegradationModel(Value):
     def error_on(self, points: Iterable[DegradationPoint]) -> float:
         """Return the root mean square error of the relative scores that the law predicts for trained networks.
 
-        Full-size networks and those that did not learn are passed over. Predictions are not cut off at 1 and 0, as
-        :meth:`predict` does, so that a network that does better than the full-size one counts as it is.
+        Full-size networks and those that failed to learn are skipped. Unlike in :meth:`predict`, predictions are not
+        clipped to [0, 1], so that networks better than the full-size one count fully.
 
         Raises:
             ValueError: if no network is left.
@@ -328,10 +330,10 @@ class DegradationModel(Value):
         return math.sqrt(float(np.mean(np.square(misses))))
 
     def predict_interval(self, complexity: float, compression: float, level: float = 0.9) -> Prediction:
-        """Return the predicted score with the interval that a newly trained network falls into.
+        """Return the predicted score and the interval that holds the score of a newly trained network.
 
-        The interval counts what is not known of slope and intercept, how data sets scatter about the law, and how
-        networks scatter about their data set's: as far as the model knows each.
+        The interval includes the uncertainty of slope and intercept, the scatter of data sets about the law, and the
+        scatter of networks about their data set's law, as far as each is known.
         """
         if not 0 < level < 1:
             raise ValueError(f"level must lie in (0, 1), got {level}.")
@@ -359,10 +361,10 @@ class DegradationModel(Value):
         return variance
 
     def check_settings(self, settings: dict[str, Any]) -> None:
-        """Refuse complexities that were measured in another way than those this model was fitted with.
+        """Raise an error for complexities that were measured with other settings than those of this law.
 
         Raises:
-            ValueError: naming each setting that differs, in the model and in ``settings``.
+            ValueError: if a setting differs; the message names each one, with both values.
         """
         if not self.settings:
             return
@@ -373,18 +375,18 @@ class DegradationModel(Value):
         }
         if differing:
             listed = "; ".join(
-                f"{key}: model {ours!r}, complexity {theirs!r}" for key, (ours, theirs) in differing.items()
+                f"{key}: law {ours!r}, complexity {theirs!r}" for key, (ours, theirs) in differing.items()
             )
             raise ValueError(
-                f"complexities under different settings cannot be compared ({listed}). Measure with the model's "
-                "settings, fit a model to yours, or accept the error with model.assuming(complexity.settings)."
+                f"complexities measured with different settings cannot be compared ({listed}). Measure with the law's "
+                "settings, fit a law to yours, or accept the error with law.assuming(complexity.settings)."
             )
 
     def covered_compression(self, full_weights: int) -> float:
         """Return how far a full-size network can be compressed before its law becomes an extrapolation.
 
-        That is as far as was measured, and no further than to the fewest weights that were measured: a network that is
-        small to begin with is near the sizes at which networks fail.
+        The limits are the largest compression and the fewest weights that were measured: a small full-size network
+        reaches sizes at which networks fail earlier.
 
         >>> model = DegradationModel.from_constants(0.4, 0.01, max_compression=256.0, full_weights=1_000_000)
         >>> model.covered_compression(1_000_000), model.covered_compression(100_000)
@@ -396,18 +398,18 @@ class DegradationModel(Value):
         return max(1.0, self.max_compression * share)
 
     def assumption_for(self, network_def: Mapping[str, Any], spatial_dims: int, full_weights: int) -> str | None:
-        """Say how a network differs from the one that was measured, ``None`` where it does not or that is not known.
+        """Return how a network differs from the measured one, ``None`` if it does not or this is unknown.
 
         Args:
             network_def: the network's config, or any mapping with its ``_target_``.
-            spatial_dims: 2 or 3.
-            full_weights: kernel weights of the full-size network; within 5 % they count as equal, since channels in
-                and out belong to the data.
+            spatial_dims: number of spatial axes, 2 or 3.
+            full_weights: kernel weights of the full-size network; differences within 5 % are ignored, since they come
+                from the data's channels.
 
         >>> law = DegradationModel.published("unet")
         >>> law.assumption_for({"_target_": "monai_ccnet.networks.PlainUNet"}, 2, 31_023_744)
-        >>> print(law.assumption_for({"_target_": "SegResNet"}, 3, 4_700_000)[:52])
-        Assumed: the law was measured on PlainUNet (2-D, 31,
+        >>> print(law.assumption_for({"_target_": "SegResNet"}, 3, 4_700_000)[:55])
+        Assumption: the law was measured on PlainUNet (2-D, 31,
         """
         measured = PUBLISHED_CLASSES.get(self.network, self.network)
         weights = self.full_weights or PUBLISHED_WEIGHTS.get(self.network)
@@ -422,12 +424,12 @@ class DegradationModel(Value):
         details = [f"{self.spatial_dims}-D"] if self.spatial_dims else []
         details += [f"{weights:,} weights at full size"] if weights else []
         return (
-            f"Assumed: the law was measured on {measured or 'another network'} ({', '.join(details)}), this is {given} "
-            f"({spatial_dims}-D, {full_weights:,})."
+            f"Assumption: the law was measured on {measured or 'another network'} ({', '.join(details)}) and "
+            f"also holds for {given} ({spatial_dims}-D, {full_weights:,} weights)."
         )
 
     def assuming(self, settings: dict[str, Any]) -> DegradationModel:
-        """Return this model as if it held for other settings: an assumption, which its ``source`` then names."""
+        """Return this law as if it held for other settings; its ``source`` then states this assumption."""
         return (
             self
             if self.settings == settings
@@ -442,18 +444,18 @@ class DegradationModel(Value):
         if errors:
             slope, intercept = f"{slope} ± {errors[0]:.2g}", f"{intercept} ± {errors[1]:.2g}"
         words = (
-            f"law of {self.network or 'a network'} ({self.metric}): {slope} x complexity {sign} {intercept} "
-            f"lost per decade of weights"
+            f"law of {self.network or 'a network'} ({self.metric}): relative score lost per decade of weights "
+            f"(10x fewer) = {slope} x complexity {sign} {intercept}"
         )
         if self.curvature or self.curvature_error is not None:
             error = "" if self.curvature_error is None else f" ± {self.curvature_error:.2g}"
             words += f", curvature {self.curvature:.3g}{error}"
-        words += f"; {self.source or 'no source stated'}"
+        words += f"; {self.source or 'source unknown'}"
         if self.r_squared is not None:
             words += f"; R² {self.r_squared:.2f} over {self.datasets} data sets"
         if self.left_out_errors:
             listed = ", ".join(f"{name} {error:.3f}" for name, error in self.left_out_errors.items())
-            words += f"; leave-one-data-set-out error of the relative score {self.left_out_error:.3f} ({listed})"
+            words += f"; leave-one-out error of the relative score {self.left_out_error:.3f} ({listed})"
         if self.not_learned:
-            words += f"; {self.not_learned} networks failed to learn and are not counted"
+            words += f"; networks that failed to learn, not counted: {self.not_learned}"
         return words

@@ -1,4 +1,4 @@
-"""What the paper prints of its law, and under which names its networks were measured there and here."""
+"""The paper's published constants of the law, and the names of its networks in the paper and here."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PUBLISHED = {
 PUBLISHED_OMEGA = {"unet": 0.7, "cumedvision": 0.775, "ucunet": 0.95}
 # Root mean square of the relative scores of Tables 4 and 5 (CHASE_DB1, DRIVE, melanoma) about the published law.
 PUBLISHED_RESIDUAL = {("unet", "f1"): 0.0617}
-# Kernel weights of the full-size networks, where the paper's numbers settle them.
+# Kernel weights of the full-size networks, if they follow from the paper's numbers.
 PUBLISHED_WEIGHTS = {"unet": 31_023_744}
 
 
 class Names(NamedTuple):
-    """Under which names a class of networks was calibrated here and published in the paper."""
+    """Names of a class of networks in this project's calibration and in the paper."""
 
     calibrated: str
     published: str

@@ -74,8 +74,8 @@ def test_jb_mixes_both():
         (lambda: measure_settings("entropy2"), "unknown measure 'entropy2'; known are"),
         (lambda: measure_settings("jpeg", qualty=3), "knows no setting 'qualty': did you mean 'quality'"),
         (lambda: measure_settings("jpeg", reference="disk"), "'raw' or 'file'"),
-        (lambda: complexity_at_scales(), "looks at the image, and none was given"),
-        (lambda: complexity_at_scales(IMAGE, settings=measure_settings("foreground")), "looks at the label"),
+        (lambda: complexity_at_scales(), "needs the image, and none was given"),
+        (lambda: complexity_at_scales(IMAGE, settings=measure_settings("foreground")), "needs the label"),
         (lambda: complexity_at_scales(IMAGE, settings=measure_settings("jpeg", reference="file")), "give file paths"),
         (
             lambda: complexity_at_scales(label=np.full((1, 4, 4), np.nan), settings=measure_settings("foreground")),

@@ -78,7 +78,7 @@ def test_an_unreadable_file_is_named_and_left_out(tmp_path):
     Image.fromarray(IMAGES[0][0]).save(tmp_path / "good.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "good.png").read_bytes()[:60])
     items = [{"image": str(tmp_path / f"{name}.png")} for name in ("good", "broken", "good")]
-    with pytest.warns(UserWarning, match=r"item 1 .*broken\.png.* is left out"):
+    with pytest.warns(UserWarning, match=r"item 1 .*broken\.png.* is skipped"):
         profile = measure_dataset(items, scales=(1,))
     assert profile.count == 2
     assert len(profile.unreadable) == 1

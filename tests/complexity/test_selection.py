@@ -31,7 +31,7 @@ def test_a_measure_that_follows_comes_before_one_that_does_not():
     assert best.rank_correlation == pytest.approx(1)
     assert worst.leave_one_out_r_squared < 0 < worst.leave_one_out_error
     assert MeasureFit.from_dict(best.to_dict()) == best
-    assert "leave-one-data-set-out error 0.0000" in str(best)
+    assert "leave-one-out error 0.0000" in str(best)
 
 
 @given(st.integers(0, 1000))

@@ -74,7 +74,7 @@ def test_published_models_and_profiles_belong_together():
     for network, omega in {"unet": 0.7, "cumedvision": 0.775, "ucunet": 0.95}.items():
         jb = ComplexityProfile.published("lymph_node", measure="jb", omega=omega)
         DegradationModel.published(network, metric="iu").check_settings(jb.settings)
-    with pytest.raises(ValueError, match=r"omega: model 0.7, complexity None"):
+    with pytest.raises(ValueError, match=r"omega: law 0.7, complexity None"):
         DegradationModel.published("unet", metric="iu").check_settings(lymph_node.settings)
 
 
@@ -138,12 +138,12 @@ def test_intervals_hold_the_score_and_widen_with_the_level():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: DegradationModel.published("vnet"), r"nothing is published.*\('unet', 'f1'\)"),
+        (lambda: DegradationModel.published("vnet"), r"no law is published.*\('unet', 'f1'\)"),
         (lambda: DegradationModel.fit([]), "at least two complexities"),
         (lambda: DegradationModel.fit([DegradationPoint("a", 0.1, 2, 0.9)]), "train on another data set"),
         (
             lambda: DegradationModel.fit([DegradationPoint("a", 0.1, 2, 0.9), DegradationPoint("b", 0.2, 1, 1)]),
-            r"no narrowed network.*'b'",
+            r"'b'.* hold no narrowed network",
         ),
         (lambda: DegradationModel.fit([DegradationPoint("a", math.nan, 2, 0.9)]), "finite"),
         (lambda: DegradationModel.from_constants(math.inf, 0), "finite"),
@@ -211,7 +211,7 @@ def test_the_papers_own_curvature_and_errors_of_sets_left_out(published_points):
     model = DegradationModel.fit(published_points, curvature=None)
     assert model.curvature > 0
     assert set(model.left_out_errors) == set(model.dataset_slopes) == {"chase_db1", "drive", "melanoma"}
-    assert "leave-one-data-set-out error of the relative score" in str(model)
+    assert "leave-one-out error of the relative score" in str(model)
     assert DegradationModel.from_dict(model.to_dict()) == model
 
 
@@ -234,7 +234,7 @@ def test_a_network_that_did_not_learn_is_counted_and_not_fitted():
     model = DegradationModel.fit([*points, dead])
     assert model.slope == pytest.approx(0.4)
     assert model.not_learned == 1
-    assert "1 networks failed to learn" in str(model)
+    assert "networks that failed to learn, not counted: 1" in str(model)
 
 
 def test_a_few_networks_of_ones_own_narrow_the_interval():
@@ -272,7 +272,7 @@ def test_adapting_does_not_see_the_scale_of_the_scores():
 @pytest.mark.parametrize(
     ("model", "points", "message"),
     [
-        (DegradationModel.published("unet"), [DegradationPoint("a", 0.1, 2, 0.9)], "does not know how data sets"),
+        (DegradationModel.published("unet"), [DegradationPoint("a", 0.1, 2, 0.9)], "lacks standard deviations"),
         (None, [], "at least one network that learned"),
         (None, [DegradationPoint("a", 0.1, 2, 0.9), DegradationPoint("b", 0.1, 2, 0.9)], "all of one data set"),
     ],
