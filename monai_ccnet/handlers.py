@@ -1,4 +1,4 @@
-"""Ignite handlers that serve the training of narrowed networks."""
+"""Ignite handlers for training narrowed networks."""
 
 from __future__ import annotations
 
@@ -52,14 +52,15 @@ __all__ = [
 ]
 
 _PREFIX = "training"
-_RANK_STRIDE = 100_003  # processes of one training draw differently, and no epoch repeats another process's
+_RANK_STRIDE = 100_003  # between the seeds of processes, so that none repeats another's epochs
 
 
 def foreground_pixels(outputs: Sequence[Mapping[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return probability and label of each pixel and foreground class of a batch, one after the other, for a curve.
+    """Return probability and label of each pixel and foreground class of a batch, flattened, for a ROC curve.
 
     Args:
-        outputs: of a MONAI evaluator, with one-hot ``label`` and ``probability`` of shape ``(classes, H, W[, D])``.
+        outputs: outputs of a MONAI evaluator, with one-hot ``label`` and ``probability``, each of shape
+            ``(classes, H, W[, D])``.
     """
     probability, label = (
         torch.cat([torch.as_tensor(output[key])[1:].flatten().float().cpu() for output in outputs])
@@ -69,18 +70,18 @@ def foreground_pixels(outputs: Sequence[Mapping[str, Any]]) -> tuple[torch.Tenso
 
 
 def first_process_talks(handlers: Sequence[Any]) -> list[Any]:
-    """Return handlers without those that print, in all processes but the first."""
+    """Return the handlers; in all processes but the first, without those that print."""
     return [each for each in handlers if idist.get_rank() == 0 or not isinstance(each, StatsHandler)]
 
 
 class EpochSeed:
-    """Seed all randomness anew at the start of each epoch, from a seed and the number of the epoch alone.
+    """Reseed all random generators at the start of each epoch, from a seed and the number of the epoch alone.
 
-    A training that is resumed from a checkpoint at the end of an epoch then draws what it would have drawn had it never
-    stopped, and ends with the same weights.
+    A training run that is resumed from a checkpoint at the end of an epoch then draws the same numbers as an
+    uninterrupted one, and ends with the same weights.
 
     Args:
-        seed: of the training.
+        seed: seed of the training run.
     """
 
     def __init__(self, seed: int) -> None:
@@ -132,20 +133,20 @@ class EpochLosses:
         return {"losses": list(self.losses)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on after the epochs of a state."""
+        """Restore the losses of a state and continue after its epochs."""
         self.losses = list(state_dict["losses"])
 
 
 class ResumeTraining:
-    """Save all that a training needs to go on at the end of each epoch, and go on from the last such file, if any.
+    """Save a checkpoint of the whole training run at the end of epochs, and resume from the last one, if any.
 
-    The trainer itself is among what is saved. Ignite's ``Checkpoint`` does the saving; the files are written
-    atomically, which those of MONAI's ``CheckpointSaver`` are not.
+    The checkpoint includes the trainer itself. Ignite's ``Checkpoint`` saves it; unlike with MONAI's
+    ``CheckpointSaver``, files are written atomically.
 
     Args:
-        save_dir: folder of the checkpoints; one is kept, and :func:`forget_training` deletes it when its work is done.
-        save_dict: what has a state, by name: the network, the optimizer, the schedule and the like.
-        interval: epochs from one checkpoint to the next.
+        save_dir: folder of the checkpoints; only the last is kept, and :func:`forget_training` deletes it at the end.
+        save_dict: objects with a state, by name: the network, the optimizer, the schedule and the like.
+        interval: number of epochs from one checkpoint to the next.
     """
 
     def __init__(self, save_dir: str | os.PathLike, save_dict: Mapping[str, Any], interval: int = 1) -> None:
@@ -183,24 +184,25 @@ class _AtomicSaver(BaseSaveHandler):
 
 
 def forget_training(save_dir: str | os.PathLike) -> None:
-    """Delete the checkpoint of a training that is over and whose weights are kept elsewhere."""
-    half_written = Path(save_dir).glob(f".{_PREFIX}_*")  # by a process that was killed as it wrote
+    """Delete the checkpoint of a finished training run, whose weights are kept elsewhere."""
+    half_written = Path(save_dir).glob(f".{_PREFIX}_*")  # by a process that was killed while writing
     for path in (*_checkpoints(Path(save_dir)), *half_written):
         path.unlink()
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints in a folder, the newest last; a kill between two may leave both, each whole."""
+    """Return the checkpoints in a folder, the newest last; an interrupted process may leave two complete ones."""
     return sorted(folder.glob(f"{_PREFIX}_*.pt"), key=lambda path: path.stat().st_mtime_ns)
 
 
 class CheckBudget:
-    """Refuse to train a network other than the planned one, and a file of weights above the plan's disk budgets.
+    """Raise an error if the network is not the planned one, or its file of weights exceeds a disk budget of the plan.
 
     Args:
-        plan: what was planned, or the file that holds it.
-        network: the network that is trained; wrapped for several processes or not.
-        weights_file: what the training leaves at its end, if it is to be checked; attach after what writes it.
+        plan: plan of the network, or the path of its JSON file.
+        network: network that is trained; it may be wrapped for several processes.
+        weights_file: path of the file that the training run saves at its end, to be checked, or ``None``; attach this
+            handler after the one that saves it.
     """
 
     def __init__(
@@ -235,7 +237,7 @@ class CheckBudget:
 
 
 def check_weights_file(plan: CompressionPlan, weights_file: str | os.PathLike) -> None:
-    """Refuse a file of weights that is larger than a plan's disk budgets.
+    """Raise an error if a file of weights exceeds a disk budget of a plan.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -253,7 +255,7 @@ def check_weights_file(plan: CompressionPlan, weights_file: str | os.PathLike) -
 
 
 def plan_metrics(plan: CompressionPlan) -> dict[str, float]:
-    """Return the numbers of a plan by name: sizes, multipliers, and what is known of complexity and of the score."""
+    """Return the numbers of a plan by name: sizes, multipliers and, if known, complexity and predicted score."""
     numbers: dict[str, float | None] = {
         "parameters": plan.size.parameters,
         "weights": plan.size.weights,
@@ -271,15 +273,15 @@ def plan_metrics(plan: CompressionPlan) -> dict[str, float]:
 
 
 class LogPlan:
-    """Put the numbers of a plan among an engine's metrics, where MONAI's stock handlers find them.
+    """Add the numbers of a plan to an engine's metrics, which MONAI's stock handlers report.
 
     ``StatsHandler``, ``TensorBoardStatsHandler`` and ``MLFlowHandler`` report ``engine.state.metrics`` at the end of
-    each epoch; attach this one before them. On an evaluator, predicted and achieved then stand side by side.
+    each epoch; attach this one before them. An evaluator then reports predicted and achieved side by side.
 
     Args:
-        plan: what was planned, or the file that holds it.
-        full_size_score: the full-size network's own score, where it is known; an engine with the plan's metric then
-            gets ``achieved_relative_score`` as well.
+        plan: plan of the network, or the path of its JSON file.
+        full_size_score: the full-size network's own score, if known; an engine with the plan's metric then gets
+            ``achieved_relative_score`` as well.
     """
 
     def __init__(self, plan: CompressionPlan | str | os.PathLike, full_size_score: float | None = None) -> None:
@@ -299,21 +301,21 @@ class LogPlan:
 
 
 class RecordTrial:
-    """Write the record of a network that an evaluator scored: what a calibration is made of, from any training.
+    """Write the record of an evaluated network, for a calibration; any training code may have trained it.
 
     The evaluator needs a ``monai.handlers.ConfusionMatrix`` of the F1 score, named ``f1``, with ``compute_sample`` and
     without background, as in ``train.yaml``.
 
     Args:
-        path: of the record, a JSON file in the folder that ``load_records`` will read.
+        path: path of the JSON file to write, in the folder that ``load_records`` will read.
         dataset: name of the data set.
-        network_def: the network's MONAI config; in a bundle's config an expression such as ``$@plan.network_def``, for
-            what stands there as a dictionary is built.
-        weights_file: the file of its weights.
-        multiplier: channels per channel of the full-size network; 1 for that itself.
-        recipe: how it was trained, in JSON types.
-        input_shape: ``(B, C, H, W[, D])`` for which the sizes are stated.
-        history: what kept the losses of the training, if anything did.
+        network_def: MONAI config of the network. In a bundle's config, give an expression such as
+            ``$@plan.network_def``, because a dictionary there would be built.
+        weights_file: path of the file of its weights.
+        multiplier: channels per channel of the full-size network; 1 for the full-size network itself.
+        recipe: settings of the training run, in JSON types.
+        input_shape: shape of the input for which the sizes are stated, ``(B, C, H, W[, D])``.
+        history: handler that kept the losses of the training run, or ``None``.
     """
 
     def __init__(

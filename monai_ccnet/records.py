@@ -1,4 +1,4 @@
-"""One trained network and what it reached: the record that calibrations and comparisons are made of."""
+"""The record of one trained network and its scores, the input of calibrations and comparisons."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from monai_ccnet.values import Value
 
 __all__ = ["METRICS", "TrialRecord", "evaluated_record"]
 
-# Scores of a record, as tables list them; the first is what laws and floors are of unless another is named.
+# Scores of a record, in the order of tables; laws and floors use the first unless another is named.
 METRICS = ("f1", "iu", "jaccard", "sensitivity", "specificity", "accuracy", "auc")
 
 _PER_IMAGE = {  # from the counts of true positives, false positives, true negatives and false negatives
@@ -38,19 +38,19 @@ class TrialRecord(Value):
     Attributes:
         dataset: name of the data set.
         network_def: the network's MONAI config.
-        multiplier: channels per channel of the full-size network, where all stages share one.
-        recipe: settings of ``train.yaml``, by their ids: those that were given and those that came of the data; where
-            the data were is not among them.
+        multiplier: channels per channel of the full-size network, if it is the same for all stages.
+        recipe: settings of ``train.yaml``, by their ids: those that were given and those derived from the data, without
+            the data's location.
         size: exact sizes of the network.
         file_bytes: bytes of the file of weights that was written.
         scores: metrics on the test images, by name: means over images and foreground classes, as in the paper.
-        pooled: the same over the pixels of all test images together, mean over foreground classes.
+        pooled: metrics over the pixels of all test images together, by name: means over foreground classes.
         per_image: each metric of each test image, mean over foreground classes; ``None`` where it is undefined.
-        constant_score: the best F1 that an answer of one class everywhere reaches; a network no better has not learned.
+        constant_score: F1 of the best constant prediction; a network that is no better has failed to learn.
         losses: mean training loss of each epoch.
-        seconds: of training and evaluation together.
-        versions: of the packages, of Python, and of the machine's kind.
-        error: what went wrong, if anything did; the scores are then empty.
+        seconds: time of training and evaluation together, in seconds.
+        versions: versions of the packages and of Python, and the kind of the machine.
+        error: message of the error that stopped the training run, whose scores are then empty; ``None`` without one.
     """
 
     dataset: str
@@ -73,7 +73,7 @@ class TrialRecord(Value):
 
     @property
     def has_learned(self) -> bool:
-        """Whether the network does better than any answer of one class everywhere."""
+        """Whether the network's F1 exceeds that of the best constant prediction."""
         return self.error is None and self.scores["f1"] > self.constant_score
 
 
@@ -96,14 +96,14 @@ def evaluated_record(
         metrics: means over the test images, ``"f1"`` among them.
         details: true positives, false positives, true negatives and false negatives, ``(images, classes, 4)``, as
             ``monai.handlers.ConfusionMatrix`` leaves them.
-        dataset: as the others, a field of :class:`TrialRecord`.
+        dataset: name of the data set.
         network_def: the network's MONAI config.
-        input_shape: ``(B, C, H, W[, D])`` for which the sizes are stated.
+        input_shape: shape of the input for which the sizes are stated, ``(B, C, H, W[, D])``.
         file_bytes: bytes of the file of weights.
         multiplier: channels per channel of the full-size network.
-        recipe: how it was trained.
-        losses: of each epoch.
-        seconds: of training and evaluation.
+        recipe: settings of the training run, by their ids.
+        losses: mean training loss of each epoch.
+        seconds: time of training and evaluation, in seconds.
     """
     counts = _counts(details)
     per_image = {name: _class_mean(_ratio(score, counts)) for name, score in _PER_IMAGE.items()}
@@ -147,7 +147,7 @@ def _class_mean(values: np.ndarray) -> list[float]:
 
 
 def _constant_score(counts: np.ndarray) -> float:
-    """Return the best mean F1 over images and foreground classes of an answer that is one class everywhere."""
+    """Return the F1 of the best constant prediction, the mean over images and foreground classes."""
     tp, fp, tn, fn = np.moveaxis(counts, -1, 0)
     present, pixels = tp + fn, tp + fp + tn + fn
     scores = []

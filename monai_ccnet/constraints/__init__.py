@@ -1,4 +1,4 @@
-"""A budget or a floor -> the plan of a narrower network."""
+"""Plans of narrower networks for budgets and accuracy floors."""
 
 from monai_ccnet.constraints.allocation import ALLOCATIONS
 from monai_ccnet.constraints.budgets import (

@@ -1,6 +1,6 @@
-"""How the stages of a network share what is left of it: three rules, each a family and one number -> channels.
+"""Three rules for the widths of a network's stages; each turns one number into channels.
 
-The number is 0 for the full-size network, and the larger it is the narrower is every stage, down to the smallest.
+The number is 0 for the full-size network. The larger it is, the narrower is every stage, down to the smallest.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Rule = Callable[[float], Channels]
 
 ALLOCATIONS = ("taper", "complexity")
 
-# Width of a stage per width of the stage above it, in a tapered network: what did best among those tried.
+# Width of a stage per width of the stage above it, in a tapered network: the best of the values tried.
 _TAPER = 0.84
 
 
 def uniform(family: NetworkFamily, decades: float) -> Channels:
-    """Return one multiplier for all stages, 10 to the power of minus ``decades``, to the nearest widths.
+    """Return the widths for one multiplier of all stages, ``10 ** -decades``, rounded to the nearest possible widths.
 
     >>> unet = NetworkFamily.of({"_target_": "monai_ccnet.networks.PlainUNet"})
     >>> uniform(unet, 1.2)
@@ -34,7 +34,7 @@ def uniform(family: NetworkFamily, decades: float) -> Channels:
 
 
 def tapered(family: NetworkFamily, decades: float) -> Channels:
-    """Return widths of which each is 0.84 times the one at twice its resolution; at 0 decades the full-size network.
+    """Return widths that are each 0.84 times the one at twice the resolution; 0 decades give the full-size network.
 
     >>> unet = NetworkFamily.of({"_target_": "monai_ccnet.networks.PlainUNet"})
     >>> tapered(unet, 1.8)
@@ -49,16 +49,16 @@ def by_complexity(
 ) -> Channels:
     """Return the widths at which every stage loses the same share of the score (sections 4.1 and 4.2 of the paper).
 
-    Where the law sees next to no loss at a scale, a stage is still at least half as wide as the one before it.
+    Where the law predicts almost no loss at a scale, a stage keeps at least half the width of the one before it.
 
     Args:
-        family: the network.
-        loss: share of the score, 0 for the full-size network.
-        losses_per_decade: of each stage, the share of the score that a decade of its weights carries; above 0.
-        curvature: c of h_c.
+        family: family of the network.
+        loss: share of the score that each stage loses, 0 for the full-size network.
+        losses_per_decade: share of the score that each stage loses per decade of its weights, above 0.
+        curvature: curvature c of h_c.
 
     Returns:
-        Widths, rounded up.
+        Width of each stage in channels, rounded up.
     """
     compressions = [inverse_log_compression(loss / per_decade, curvature) for per_decade in losses_per_decade]
     widths = [full * compression**-0.5 for full, compression in zip(family.channels, compressions, strict=True)]

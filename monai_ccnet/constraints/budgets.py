@@ -1,4 +1,4 @@
-"""What a network may need at most, or must keep at least."""
+"""Budgets that a network must not exceed, and floors for the score that it must keep."""
 
 from __future__ import annotations
 
@@ -26,41 +26,42 @@ __all__ = [
 
 
 class InfeasibleConstraintError(ValueError):
-    """No width of the network meets the constraint; the message says what can be had."""
+    """No width of the network meets the constraint; the message says what is possible."""
 
 
 class Budget(Value, ABC):
-    """What a network may need at most of something that grows with its width."""
+    """An upper limit on a size or a time that grows with the width of a network."""
 
     @property
     @abstractmethod
     def limit(self) -> float:
-        """The most that is allowed."""
+        """The largest amount allowed."""
 
     @abstractmethod
     def needed(self, network_def: Countable) -> float:
-        """Return what a network, given by its config or itself, needs of this budget, in the unit of the limit."""
+        """Return the amount that a network, given as its config or itself, needs, in the unit of the limit."""
 
     @abstractmethod
     def words(self, amount: float) -> str:
         """Return an amount with its unit."""
 
     def holds_again(self, network_def: Countable) -> bool:
-        """Return whether a network that was found to fit does so once more; what is counted always does."""
+        """Return whether a network that fitted still fits when measured again; counted sizes always do."""
         return True
 
 
 @dataclass(frozen=True)
 class DiskBudget(Budget):
-    """The most bytes a network may take on disk.
+    """The largest number of bytes that a network may take on disk.
 
-    Two numbers must both keep to it: the count of weights at ``bits_per_weight`` bits each, and the bytes of the file
-    that is really written (at 8, 16 or 32 bits, never more), frame, biases and normalisation included.
+    Two sizes must both be within the budget: the counted weights at ``bits_per_weight`` bits each, and the file that is
+    written (at 8, 16 or 32 bits), with its headers, biases and normalisation.
 
     Attributes:
         max_bytes: the budget in bytes.
-        bits_per_weight: 8, 16, 32 or 64.
-        count: ``"parameters"``, all that is trainable, or ``"weights"``, kernels alone as in the paper.
+        bits_per_weight: number of bits of a weight: 8, 16, 32 or 64.
+        count: kind of weights that count: ``"parameters"``, all trainable ones, or ``"weights"``, kernels alone as in
+            the paper.
     """
 
     max_bytes: int
@@ -76,7 +77,7 @@ class DiskBudget(Budget):
 
     @property
     def limit(self) -> float:
-        """The most bytes."""
+        """The largest number of bytes allowed."""
         return self.max_bytes
 
     def needed(self, network_def: Countable) -> float:
@@ -93,11 +94,11 @@ class DiskBudget(Budget):
 
 @dataclass(frozen=True)
 class MemoryBudget(Budget):
-    """The most bytes that a network and the tensors of a forward pass may take in memory, in eval mode at 32 bits.
+    """The largest number of bytes that a network and a forward pass may take in memory, in eval mode at 32 bits.
 
     Attributes:
         max_bytes: the budget in bytes.
-        input_shape: ``(B, C, H, W[, D])`` of the input.
+        input_shape: shape of the input, ``(B, C, H, W[, D])``.
     """
 
     max_bytes: int
@@ -109,7 +110,7 @@ class MemoryBudget(Budget):
 
     @property
     def limit(self) -> float:
-        """The most bytes."""
+        """The largest number of bytes allowed."""
         return self.max_bytes
 
     def needed(self, network_def: Countable) -> float:
@@ -126,11 +127,11 @@ class MemoryBudget(Budget):
 
 @dataclass(frozen=True)
 class ComputeBudget(Budget):
-    """The most multiply-adds that a forward pass may take.
+    """The largest number of multiply-adds that a forward pass may take.
 
     Attributes:
         max_macs: the budget in multiply-adds (1 MAC = 2 FLOPs).
-        input_shape: ``(B, C, H, W[, D])`` of the input.
+        input_shape: shape of the input, ``(B, C, H, W[, D])``.
     """
 
     max_macs: int
@@ -142,7 +143,7 @@ class ComputeBudget(Budget):
 
     @property
     def limit(self) -> float:
-        """The most multiply-adds."""
+        """The largest number of multiply-adds allowed."""
         return self.max_macs
 
     def needed(self, network_def: Countable) -> float:
@@ -159,16 +160,15 @@ class ComputeBudget(Budget):
 
 @dataclass(frozen=True)
 class LatencyBudget(Budget):
-    """The most seconds that a forward pass may take on the machine at hand, in eval mode.
+    """The longest time that a forward pass may take on this machine, in eval mode.
 
-    What is held to it is the third quartile of the runs: three of four keep to it, and so does the median when the
-    machine is a little busier than it was. A network is measured once a budget, and the one that is chosen once more:
-    if it was lucky the first time, a narrower one is taken.
+    The third quartile of the runs must be within the budget, so three of four runs are. Each network is measured once
+    per budget. The chosen one is measured again; if it then exceeds the budget, a narrower one is chosen.
 
     Attributes:
         max_seconds: the budget in seconds.
-        input_shape: ``(B, C, H, W[, D])`` of the input.
-        device: where it is measured, such as ``"cpu"`` or ``"cuda"``.
+        input_shape: shape of the input, ``(B, C, H, W[, D])``.
+        device: name of the device on which networks are measured, such as ``"cpu"`` or ``"cuda"``.
     """
 
     max_seconds: float
@@ -178,19 +178,19 @@ class LatencyBudget(Budget):
     def __post_init__(self) -> None:
         _check_amount("a latency budget", self.max_seconds, "seconds")
         object.__setattr__(self, "input_shape", tuple(self.input_shape))
-        object.__setattr__(self, "_measured", {})  # no field: it is neither compared nor written
+        object.__setattr__(self, "_measured", {})  # not a field, so neither compared nor written
 
     @property
     def limit(self) -> float:
-        """The most seconds."""
+        """The longest time allowed, in seconds."""
         return self.max_seconds
 
     def needed(self, network_def: Countable) -> float:
-        """Return the third quartile of the seconds that a network takes, as they were first measured."""
+        """Return the third quartile of a network's measured times, in seconds."""
         return self.latency(network_def).high_seconds
 
     def latency(self, network_def: Countable) -> Latency:
-        """Return what was measured of a network for this budget."""
+        """Return the measured latency of a network for this budget."""
         measured, key = self._measured, json.dumps(network_def, sort_keys=True, default=repr)  # type: ignore[attr-defined]
         if key not in measured:
             measured[key] = measure_latency(network_def, self.input_shape, device=self.device)
@@ -202,7 +202,7 @@ class LatencyBudget(Budget):
         return compare_latency(networks, self.input_shape, device=self.device)
 
     def holds_again(self, network_def: Countable) -> bool:
-        """Measure a network anew, keep the slower of the two measurements, and return whether that still fits."""
+        """Measure a network again, keep the slower of the two measurements, and return whether that still fits."""
         before = self.latency(network_def)
         again = measure_latency(network_def, self.input_shape, device=self.device)
         key = json.dumps(network_def, sort_keys=True, default=repr)
@@ -228,7 +228,7 @@ class AccuracyFloor(Value):
     """The least score that must be kept, relative to the full-size network's.
 
     Attributes:
-        min_score: above 0 and at most 1, which is the full-size network's own score.
+        min_score: least relative score, above 0 and at most 1, the full-size network's own score.
     """
 
     min_score: float
@@ -238,8 +238,8 @@ class AccuracyFloor(Value):
             raise ValueError(f"a floor must be a relative score above 0 and at most 1, got {self.min_score!r}.")
         if self.min_score > 1:
             raise InfeasibleConstraintError(
-                f"no network keeps {self.min_score} of the full-size network's score: the highest that can be had is "
-                "1.0, that of the full-size network itself. Give the floor relative to it, such as 0.95."
+                f"a floor of {self.min_score} is above the full-size network's own score, which is 1.0: give a score "
+                "relative to it, such as 0.95."
             )
 
     def __str__(self) -> str:

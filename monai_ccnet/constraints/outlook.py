@@ -1,4 +1,4 @@
-"""What a law predicts of each network of a family on one data set."""
+"""Predictions of a law for each network of a family on one data set."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from monai_ccnet.networks.size import kernel_weights
 
 __all__ = ["Outlook"]
 
-# Relative loss of score per decade of weights that a plan counts on at least, where the law has measured none.
+# Least relative loss of score per decade of weights that a plan assumes, even if the law predicts less.
 _LEAST_LOSS = 1e-4
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """A family, the rule by which its stages share, a data set and a law: what each network is predicted to reach.
+    """Predicted scores of the networks of a family, given an allocation rule, a data set and a law.
 
     Attributes:
-        family: the network at any width.
-        allocation: ``"complexity"``, ``"taper"`` or ``None``, as in a plan.
+        family: network at any width.
+        allocation: rule for the widths, ``"complexity"``, ``"taper"`` or ``None``, as in a plan.
         complexity: profile of the data set; without one nothing is predicted.
-        law: how fast the network loses accuracy.
+        law: law that predicts the scores.
 
     Raises:
-        ValueError: if the profile's settings are not the law's, or it lacks a scale that the rule asks for.
+        ValueError: if the profile's settings differ from the law's, or it lacks a scale that the rule needs.
     """
 
     family: NetworkFamily
@@ -42,13 +42,13 @@ class Outlook:
         self.law.check_settings(self.complexity.settings)
         if missing := sorted(set(self.scales) - set(self.complexity.scales)):
             raise ValueError(
-                f"the network has stages at the scales {self.scales}, the profile of {self.complexity.dataset!r} only "
-                f"{self.complexity.scales}: measure the data set again with scale {', '.join(map(str, missing))} too."
+                f"the network has stages at the scales {self.scales}, the profile of {self.complexity.dataset!r} has "
+                f"only {self.complexity.scales}: measure the data set with scale {', '.join(map(str, missing))} too."
             )
 
     @property
     def scales(self) -> tuple[int, ...]:
-        """The scales whose complexity counts."""
+        """The scales whose complexity is needed."""
         return self.family.scales if self.allocation == "complexity" else (1,)
 
     @functools.cached_property
@@ -78,9 +78,9 @@ class Outlook:
         return predicted.score
 
     def predicted(self, channels: Channels) -> Prediction | None:
-        """Return what is predicted for the whole network, or for its most degraded stage if each has its own share.
+        """Return the prediction for the whole network, or for its most degraded stage by the rule ``"complexity"``.
 
-        Where the law is only assumed to hold for this network, no interval is stated.
+        If the law is only assumed to hold for this network, the interval is unknown.
         """
         if self.complexity is None:
             return None

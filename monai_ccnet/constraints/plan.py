@@ -1,4 +1,4 @@
-"""What compression yields: a narrower network, its sizes, and what it is expected to reach."""
+"""The plan of a narrower network: its config, its sizes and its predicted score."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ __all__ = ["CompressionPlan", "planned_network_def"]
 
 _RULES = {
     None: "one multiplier for all stages",
-    "complexity": "a width of its own for each stage by the complexity at its scale",
+    "complexity": "a separate width for each stage, from the complexity at its scale",
     "taper": "widths that fall from stage to stage",
 }
 
 
 @dataclass(frozen=True)
 class CompressionPlan(Value):
-    """A narrower network: what it is, how large it is, and what it is expected to reach.
+    """A narrower network: its config, its sizes and its predicted score.
 
     Attributes:
         network_def: the narrowed network's MONAI config.
-        multipliers: channels left per channel of the full-size network, one a stage, in (0, 1].
-        channels: width of each stage.
+        multipliers: channels per channel of the full-size network, one per stage, in (0, 1].
+        channels: width of each stage in channels.
         size: exact sizes of the narrowed network.
         full_size: exact sizes of the full-size network.
-        predicted: score relative to the full-size network's; ``None`` where no profile was given.
-        constraint: what the plan was made for; of several constraints the one that binds.
+        predicted: predicted score relative to the full-size network's; ``None`` without a profile.
+        constraint: constraint that the plan meets; of several, the binding one.
         layerwise: whether each stage has a multiplier of its own.
-        complexity: the profile that the plan rests on, if any.
-        degradation: the law that the plan rests on.
-        family: the full-size network, and what it can become.
-        constraints: all that was asked for.
-        allocation: the rule by which each stage got its own multiplier; ``None`` for a uniform plan.
-        latency: of a plan for a latency budget, both networks measured in turns once it was made.
+        complexity: complexity profile that the plan is based on; ``None`` without one.
+        degradation: law that the plan is based on.
+        family: family of the full-size network: the network at any width.
+        constraints: all constraints that were given.
+        allocation: rule that gave each stage its own multiplier; ``None`` for a uniform plan.
+        latency: latencies of the full-size and the planned network, measured in turns; ``None`` without a latency
+            budget.
     """
 
     network_def: dict[str, Any]
@@ -72,7 +73,7 @@ class CompressionPlan(Value):
 
     @classmethod
     def _upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
-        """Add the family and the law, which plans of release 0.1 left to be told from the rest."""
+        """Add the family and the law, which plans of release 0.1 do not hold."""
         if "family" not in content and {"network_def", "channels", "multipliers"} <= set(content):
             narrowed = NetworkFamily.of(content["network_def"])
             full = [
@@ -101,14 +102,14 @@ class CompressionPlan(Value):
 
     @property
     def assumption(self) -> str | None:
-        """How the network differs from the one that the law was measured on, ``None`` where it does not."""
+        """Difference from the network that the law was measured on; ``None`` if there is none."""
         family = self.family
         return self.degradation.assumption_for(family.network_def, family.spatial_dims, self.full_size.weights)
 
     def __str__(self) -> str:
         full = "-".join(map(str, self.full_channels))
         lines = [
-            f"Asked for: {'; '.join(map(str, self.constraints))}."
+            f"Requested: {'; '.join(map(str, self.constraints))}."
             + (f" Binding constraint: {self.constraint}." if len(self.constraints) > 1 else ""),
             f"Plan: {_RULES[self.allocation]}, channels {'-'.join(map(str, self.channels))} instead of {full}.",
             f"Size: {self.size.weights:,} weights instead of {self.full_size.weights:,} "
@@ -130,7 +131,7 @@ class CompressionPlan(Value):
                 interval = f"{self.predicted.level:.0%} interval {self.predicted.low:.1%} to {self.predicted.high:.1%}"
             lines.append(
                 f"Predicted: {self.predicted.score:.1%} of the full-size network's {self.degradation.metric.upper()} "
-                f"({interval}), by {self.degradation.source or 'the law given'}."
+                f"({interval}), according to {self.degradation.source or 'the given law'}."
             )
             if self.is_extrapolated:
                 covered = self.degradation.covered_compression(self.full_size.weights)
@@ -142,5 +143,5 @@ class CompressionPlan(Value):
 
 
 def planned_network_def(path: str | os.PathLike) -> dict[str, Any] | None:
-    """Return the config of the network of a plan's file, ``None`` where there is no such file."""
+    """Return the config of the network of a plan's file, ``None`` if there is no such file."""
     return CompressionPlan.load(path).network_def if os.path.isfile(path) else None

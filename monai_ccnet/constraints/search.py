@@ -1,4 +1,4 @@
-"""One search over widths: where what falls with them crosses zero."""
+"""Search for the widths at which a quantity that falls with them crosses zero."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ __all__ = ["crossing"]
 def crossing(channels_at: Rule, height: Callable[[Channels], float], smallest: Channels) -> tuple[Channels, Channels]:
     """Return the last channels at which a falling height is above 0 and the first at which it is not.
 
-    The channels fall as ``x`` grows from 0, at last to the smallest. If the height is never above 0, or always, both
-    are the widest or both the smallest. Heights are found by building networks, so a few must do: the next is where the
-    line through the last two is 0, or in the middle if three lines did not halve the interval.
+    The channels fall as ``x`` grows from 0, down to the smallest. If the height is never above 0, both results are the
+    widest channels; if it always is, both are the smallest. Each height needs a network to be built, so few are
+    computed: the next ``x`` is where the line through the last two heights is 0, or the middle if three such lines did
+    not halve the interval.
     """
     known: dict[Channels, float] = {}
 
@@ -50,7 +51,7 @@ def crossing(channels_at: Rule, height: Callable[[Channels], float], smallest: C
 
 
 def _leaves(channels_at: Rule, low: float, high: float) -> float:
-    """Return the first x at which the channels are others than at the low end."""
+    """Return the first x at which the channels differ from those at the low end."""
     wide = channels_at(low)
     return _edge(lambda x: channels_at(x) != wide, low, high)[1]
 
@@ -64,6 +65,6 @@ def _edge(holds: Callable[[float], bool], low: float, high: float) -> tuple[floa
 
 
 def _reaches(channels_at: Rule, low: float, high: float) -> tuple[float, float]:
-    """Return the last x at which the channels are others than at the high end, and the first at which they are not."""
+    """Return the last x at which the channels differ from those at the high end, and the first at which they do not."""
     narrow = channels_at(high)
     return _edge(lambda x: channels_at(x) == narrow, low, high)

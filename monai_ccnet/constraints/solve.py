@@ -1,6 +1,6 @@
-"""A budget or a floor -> the plan of a narrower network.
+"""Planning a narrower network for budgets and accuracy floors.
 
-Every budget is solved against the true count of the narrowed network, never against a formula for it.
+Every budget is checked against the exact count of the narrowed network, not against a formula.
 """
 
 from __future__ import annotations
@@ -42,47 +42,47 @@ def compress(
     input_shape: Sequence[int] | None = None,
     widths: Widths | Mapping[str, Any] | None = None,
 ) -> CompressionPlan:
-    """Plan the narrowest network that keeps to a floor, or the widest that fits a budget.
+    """Plan the narrowest network that meets a floor, or the widest that fits a budget.
 
-    A uniform plan has one multiplier, to the nearest width that the network can have, and its predicted score comes
-    from the complexity at the input's scale and the true number of weights. A layer-wise plan has a width of its own
-    for each stage, by one of two rules:
+    A uniform plan has one multiplier, rounded to possible widths. Its predicted score comes from the complexity at the
+    input's scale and the exact number of weights. A layer-wise plan has a separate width for each stage, by one of two
+    rules:
 
-    - ``allocation="taper"`` (ours): each stage is 0.84 times as wide as the one at twice its resolution. It was the
-      best of the rules tried at equal bytes, most of all for very small networks, and no worse than any at equal
-      multiply-adds, of which it takes more at equal bytes. The predicted score is that of a uniform plan with as many
+    - ``allocation="taper"`` (ours): each stage is 0.84 times as wide as the one at twice its resolution. Of the
+      rules tried it was the best at equal bytes, most of all for very small networks, and no worse than any at equal
+      multiply-adds; at equal bytes it needs more of these. The predicted score is that of a uniform plan with as many
       weights.
     - ``allocation="complexity"`` (sections 4.1 and 4.2 of the paper): every stage loses the same share of the score at
       the complexity of its own scale, widths rounded up; the predicted score is that of the most degraded stage.
 
-    For a floor alone no network is planned beyond what the law was measured at, in compression and in weights: where
-    next to nothing is lost down to there, that is as far as one can know. A budget may lead further, and the plan says
-    so.
+    A floor alone never leads to a network smaller than those that the law was measured on, in compression or in
+    weights. A budget may lead further; the plan then says that its prediction is an extrapolation.
 
-    Of several constraints, each is planned for, and the narrowest of their plans meets all budgets. If that is narrower
-    than a floor asks for, it is taken as long as its predicted score keeps to the floor. The plan names the constraint
-    that binds.
+    With several constraints, each is planned for, and the narrowest of these plans meets all budgets. If it is narrower
+    than a floor's plan, it is used only if its predicted score still meets the floor. The plan names the binding
+    constraint.
 
-    A network whose stages all follow from one width (SegResNet, SegResNetDS, MedNeXt, SwinUNETR, UNETR) has a uniform
-    plan whatever ``layerwise`` says, and the plan says so: ``plan.layerwise`` is ``False``.
+    A network whose stages all follow from one width (SegResNet, SegResNetDS, MedNeXt, SwinUNETR, UNETR) always gets a
+    uniform plan, and ``plan.layerwise`` is ``False``.
 
     Args:
         network_def: the full-size network's MONAI config, with references resolved, or its family.
-        constraint: a :class:`DiskBudget`, a :class:`MemoryBudget`, a :class:`ComputeBudget`, a :class:`LatencyBudget`
-            or an :class:`AccuracyFloor`, or several.
-        complexity: profile of the data set; a plan for a budget needs none, unless it is made by complexity.
-        degradation: the law; must hold for the profile's settings. By default this project's own calibration of the
-            network, or of PlainUNet where there is none.
-        layerwise: whether each stage gets a multiplier of its own, where it has a width of its own.
-        allocation: the rule, if so: one of ``ALLOCATIONS``. By default ``"complexity"``, the paper's, where both a
-            profile and a law are given, else ``"taper"``.
-        input_shape: ``(B, C, H, W[, D])`` for which multiply-adds and memory are stated; if ``None``, one image of the
-            paper's 128 x 128 patches or of 64 x 64 x 64 in 3-D, or of the next size that the network takes.
-        widths: where the network holds its widths, if it is not in :data:`~monai_ccnet.networks.WIDTHS`.
+        constraint: one or several of :class:`DiskBudget`, :class:`MemoryBudget`, :class:`ComputeBudget`,
+            :class:`LatencyBudget` and :class:`AccuracyFloor`.
+        complexity: profile of the data set; a budget needs none, unless the allocation is ``"complexity"``.
+        degradation: law, which must hold for the profile's settings. By default this project's own calibration of the
+            network, or of PlainUNet if there is none.
+        layerwise: whether each stage gets its own multiplier, if the network has a width for each stage.
+        allocation: rule of a layer-wise plan, one of ``ALLOCATIONS``. By default ``"complexity"``, the paper's, if both
+            a profile and a law are given, else ``"taper"``.
+        input_shape: shape ``(B, C, H, W[, D])`` of the input for which multiply-adds and memory are stated; if
+            ``None``, one image of 128 x 128 pixels (the paper's patches) or 64 x 64 x 64 voxels, or of the next size
+            that the network takes.
+        widths: location of the widths, needed if the network is not in :data:`~monai_ccnet.networks.WIDTHS`.
 
     Raises:
-        InfeasibleConstraintError: if no width meets the constraint, with the smallest size that can be had.
-        ValueError: if the profile is missing, its settings are not the law's, a scale is missing, or the network
+        InfeasibleConstraintError: if no width meets the constraint; the message states the smallest possible size.
+        ValueError: if the profile is missing, its settings differ from the law's, a scale is missing, or the network
             cannot take an input of the shape given.
 
     >>> unet = {"_target_": "monai_ccnet.networks.PlainUNet"}
@@ -101,8 +101,8 @@ def compress(
         rule_name == "complexity" or any(isinstance(each, AccuracyFloor) for each in constraints)
     ):
         raise ValueError(
-            "a layer-wise plan by complexity and an accuracy floor need complexity= (measure_dataset); without it a "
-            "budget can be planned with layerwise=False or allocation='taper'."
+            "allocation='complexity' and accuracy floors need complexity= (measure_dataset): give it, or plan for a "
+            "budget with layerwise=False or allocation='taper'."
         )
     rule = _rule(outlook)
     planned = [
@@ -136,7 +136,7 @@ def allocation_of(
     complexity: ComplexityProfile | None,
     degradation: DegradationModel | None,
 ) -> str | None:
-    """Return the rule by which a plan is made, ``None`` for one multiplier for all stages."""
+    """Return the rule of a plan, ``None`` for one multiplier for all stages."""
     paper = complexity is not None and degradation is not None
     chosen = str(look_up_option(allocation or ("complexity" if paper else "taper"), ALLOCATIONS))
     return chosen if layerwise and family.layerwise else None
@@ -159,12 +159,12 @@ def _widest_within(family: NetworkFamily, rule: Rule, budget: Budget) -> Channel
 
     if (least := needed(family.smallest)) > budget.limit:
         raise InfeasibleConstraintError(
-            f"no width fits: asked for {budget}, and with {'-'.join(map(str, family.smallest))} channels the network "
+            f"no width fits {budget}: with {'-'.join(map(str, family.smallest))} channels the network "
             f"still needs {budget.words(least)}. Raise the budget to at least that, or use fewer stages."
         )
 
     def excess(channels: Channels) -> float:
-        """Return decades above the budget: nearly a line, when what no width can save is taken off first."""
+        """Return decades above the budget, without what no width can save, so that they fall nearly linearly."""
         slack = 0.5 * min(1.0, budget.limit)
         return math.log10((max(0.0, needed(channels) - least) + slack) / (budget.limit - least + slack))
 
@@ -173,7 +173,7 @@ def _widest_within(family: NetworkFamily, rule: Rule, budget: Budget) -> Channel
 
 
 def _narrowest_above(outlook: Outlook, rule: Rule, floor: AccuracyFloor) -> Channels:
-    """Return the narrowest channels by a rule predicted to keep a floor, within what the law was measured at."""
+    """Return the narrowest channels by a rule that are predicted to meet a floor, within the range of the law."""
     family, most = outlook.family, outlook.covered_compression
     if outlook.allocation == "complexity":
         asked, measured = rule(1 - floor.min_score), family.nearest([most**-0.5] * len(family.channels))
@@ -188,10 +188,10 @@ def _narrowest_above(outlook: Outlook, rule: Rule, floor: AccuracyFloor) -> Chan
 def _reconciled(
     outlook: Outlook, constraints: Sequence[Constraint], planned: Sequence[Channels]
 ) -> tuple[Channels, Constraint]:
-    """Return the channels that meet all constraints, given the plan of each, and the constraint that binds.
+    """Return the channels that meet all constraints, given the plan of each, and the binding constraint.
 
-    The widest of the floors' plans is enough, and the narrowest of the budgets' is the most that may be had; of these
-    two the narrower, stage by stage, is taken if it is predicted to keep the floors.
+    The highest floor and all budgets count. The narrowest of their plans, stage by stage, is used if it is predicted to
+    meet the floor.
     """
     bounds: dict[Constraint, Channels] = dict(zip(constraints, planned, strict=True))
     floors = [each for each in constraints if isinstance(each, AccuracyFloor)]
@@ -201,21 +201,21 @@ def _reconciled(
     binding = min(bounds, key=lambda each: sum(bounds[each]))
     if highest is not None and channels != bounds[highest] and (score := outlook.score(channels)) < highest.min_score:
         raise InfeasibleConstraintError(
-            f"no width meets all: {binding} allows no more than {'-'.join(map(str, channels))} channels, predicted "
-            f"{score:.1%}, and {highest} takes {'-'.join(map(str, bounds[highest]))}. Lower the floor or raise the "
+            f"no width meets all: {binding} allows at most {'-'.join(map(str, channels))} channels, predicted score "
+            f"{score:.1%}, but {highest} needs {'-'.join(map(str, bounds[highest]))}. Lower the floor or raise the "
             "budget."
         )
     return channels, binding
 
 
 def with_fewer_filters(plan: CompressionPlan, count: int) -> CompressionPlan:
-    """Return a plan with fewer filters in each stage than it has, and what is then predicted: ε in the paper's Table 9.
+    """Return a plan with fewer filters in each stage, and its prediction: ε in the paper's Table 9.
 
-    What was planned for a floor is the narrowest network that keeps to it, so that this one is predicted below.
+    A plan for a floor is the narrowest network that meets it, so this one is predicted to miss it.
 
     Args:
-        plan: made with a profile, or not.
-        count: of the filters that each stage loses, as far as it has more than one.
+        plan: plan to change, with or without a profile.
+        count: number of filters that each stage loses; at least one stays.
 
     Raises:
         ValueError: if the network cannot have such widths.
@@ -234,15 +234,15 @@ def with_fewer_filters(plan: CompressionPlan, count: int) -> CompressionPlan:
 
 
 def predicted_by(plan: CompressionPlan, complexity: ComplexityProfile, degradation: DegradationModel) -> Prediction:
-    """Return what a law predicts of a plan's network; its own law, or one of another metric.
+    """Return the prediction of a law for a plan's network; the law may be for another metric.
 
     Args:
-        plan: of which only the network's widths and sizes count.
-        complexity: of the data set, by the measure that the law holds for.
-        degradation: the law.
+        plan: plan of the network, of which only widths and sizes are used.
+        complexity: profile of the data set, by the measure that the law holds for.
+        degradation: law that predicts the score.
 
     Raises:
-        ValueError: if the profile's settings are not the law's, or a scale is missing.
+        ValueError: if the profile's settings differ from the law's, or a scale is missing.
     """
     predicted = Outlook(plan.family, plan.allocation, complexity, degradation).predicted(plan.channels)
     assert predicted is not None
@@ -258,15 +258,15 @@ def compress_once(
     widths: Widths | Mapping[str, Any] | None = None,
     **given: Any,
 ) -> CompressionPlan:
-    """Return the plan that a file holds if it was made for all that is given, else make and save one.
+    """Return the plan in a file if it was made with the same arguments; otherwise make and save one.
 
     Args:
-        path: the file, such as ``plan.json``.
-        network_def: as in :func:`compress`, which makes a new one, as are the others.
-        constraint: what the plan is for.
-        input_shape: for which multiply-adds and activations are stated; ``None`` is content with any.
-        widths: where the network holds its widths, if that is not known.
-        given: ``complexity``, ``degradation``, ``layerwise`` and ``allocation``.
+        path: path of the JSON file of the plan, such as ``plan.json``.
+        network_def: the full-size network's MONAI config, with references resolved.
+        constraint: constraint or constraints of the plan, as in :func:`compress`.
+        input_shape: shape of the input for which multiply-adds and activations are stated; ``None`` accepts any.
+        widths: location of the widths, as in :func:`compress`.
+        given: further arguments of :func:`compress`: ``complexity``, ``degradation``, ``layerwise``, ``allocation``.
     """
     family = NetworkFamily.of(network_def, widths)
     if os.path.exists(path):
@@ -291,13 +291,13 @@ def compress_once(
 def trade_off(
     network_def: Mapping[str, Any] | NetworkFamily, *, points: int = 12, **given: Any
 ) -> list[CompressionPlan]:
-    """Plan for a range of disk budgets, so that one can choose: size against predicted score, with its interval.
+    """Plan for a range of disk budgets, to compare size and predicted score.
 
     Args:
         network_def: the full-size network's MONAI config, with references resolved, or its family.
         points: number of budgets, evenly spaced in decades from the narrowest network's file to the full-size one's.
-        given: ``complexity``, ``degradation``, ``layerwise``, ``allocation``, ``input_shape``, ``widths``, as in
-            :func:`compress`.
+        given: further arguments of :func:`compress`: ``complexity``, ``degradation``, ``layerwise``, ``allocation``,
+            ``input_shape``, ``widths``.
 
     Returns:
         The plans that differ, the smallest first. :func:`monai_ccnet.figures.draw_trade_off` draws them.
@@ -313,5 +313,5 @@ def trade_off(
 def _as_tuple(constraint: Constraint | Iterable[Constraint]) -> tuple[Constraint, ...]:
     constraints = (constraint,) if isinstance(constraint, (Budget, AccuracyFloor)) else tuple(constraint)
     if not constraints or not all(isinstance(each, (Budget, AccuracyFloor)) for each in constraints):
-        raise TypeError(f"a plan needs a budget or a floor, or several; got {constraint!r}.")
+        raise TypeError(f"a plan needs one or several budgets or floors, got {constraint!r}.")
     return constraints

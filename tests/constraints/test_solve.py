@@ -255,7 +255,7 @@ def test_a_floor_beside_a_budget_takes_no_more_than_it_needs(layerwise):
     plan = compress(LITTLE, [DiskBudget(10**7), floor], **given)
     assert plan.channels == compress(LITTLE, floor, **given).channels
     assert plan.constraint == floor
-    with pytest.raises(InfeasibleConstraintError, match=r"no width meets all: .* predicted \d"):
+    with pytest.raises(InfeasibleConstraintError, match=r"no width meets all: .* predicted score \d"):
         compress(LITTLE, [DiskBudget(40_000), floor], **given)
 
 
