@@ -1,4 +1,4 @@
-"""Records of trainings and profiles of their data sets -> the law of a network."""
+"""Fitting the law of a network to the records of training runs and the profiles of their data sets."""
 
 from monai_ccnet.calibration.fit import (
     OMEGAS,

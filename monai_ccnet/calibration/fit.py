@@ -1,4 +1,4 @@
-"""Records of trials and profiles of their data sets -> models of degradation."""
+"""Fitting laws to the records of training runs and the profiles of their data sets."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def network_family(network_def: Mapping[str, Any]) -> str:
 def degradation_points(
     records: Iterable[TrialRecord], complexities: Mapping[str, float], metric: str = "f1"
 ) -> list[DegradationPoint]:
-    """Return the trials of one network as points of its degradation, scores relative to the full-size network's mean.
+    """Return training runs of one network as points for its law, with scores relative to the full-size network's mean.
 
     Args:
-        records: trials of one network, at multiplier 1 and below; those that failed are left out.
-        complexities: of the data sets, by name.
-        metric: a name among the records' scores.
+        records: records of training runs of one network, at multiplier 1 and below; failed runs are skipped.
+        complexities: complexity of each data set, by its name.
+        metric: name of a score of the records.
 
     Raises:
         ValueError: if records are of several networks, or a data set lacks its full-size network or its complexity.
@@ -52,7 +52,7 @@ def degradation_points(
     groups: dict[str, list[TrialRecord]] = defaultdict(list)
     records = [record for record in records if record.error is None]
     if len(families := {network_family(record.network_def) for record in records}) > 1:
-        raise ValueError(f"degradation belongs to one network, the records are of {sorted(families)}.")
+        raise ValueError(f"a law belongs to one network, the records are of {sorted(families)}: fit one for each.")
     for record in records:
         groups[record.dataset].append(record)
     points = []
@@ -60,7 +60,7 @@ def degradation_points(
         full = [record for record in trials if record.multiplier == 1 and record.has_learned]
         if not full or dataset not in complexities:
             what = "profile" if full else "full-size network (multiplier 1) that learned"
-            raise ValueError(f"data set {dataset!r} has no {what}, to which the others would be compared.")
+            raise ValueError(f"data set {dataset!r} has no {what}: add it, or leave out the data set.")
         reference = float(np.mean([record.scores[metric] for record in full]))
         for record in trials:
             points.append(
@@ -84,29 +84,29 @@ def calibrate(
     omegas: Sequence[float] = (),
     source: str = "",
 ) -> list[DegradationModel]:
-    """Fit a model for each measure that was taken, and return them with the one that predicts best first.
+    """Fit a law for each measure of complexity, and return the laws, the best first.
 
-    Best is the smallest error of the relative scores of a data set that was left out; with two data sets, which leave
-    nothing to be left out, the order is that of the profiles. Measures by which the more complex images would degrade
-    less come after all others: the law says the contrary, and among many measures and few data sets some such fit by
-    chance. A measure that is equal on all data sets at full scale, as the detail that a label loses there, explains
-    nothing and is passed over.
+    The best law has the smallest leave-one-out error of the relative scores. Two data sets give no such error; the
+    order is then that of the profiles. Laws with a negative slope come last: they say that more complex images degrade
+    less, which fits by chance among many measures and few data sets. A measure that is equal on all data sets at full
+    scale, such as the lost detail of a label, is skipped.
 
     Args:
-        records: trials of one network on at least two data sets.
-        profiles: of these data sets, by one measure or several; those of equal settings belong together.
-        metric: a name among the records' scores.
-        curvature: c of h_c; 0 is the paper's line, ``None`` fits it.
-        omegas: shares of JPEG complexity to try in its mix with foreground density (JB, Eq. 5 of the paper), where
-            there are profiles by both. The best is one more model, and is chosen anew without each data set that is
-            left out, so that its error compares with those of the others; that takes four data sets.
-        source: where the records come from.
+        records: records of training runs of one network on at least two data sets.
+        profiles: profiles of these data sets, by one measure or several; those with equal settings belong to one
+            measure.
+        metric: name of a score of the records.
+        curvature: curvature c of h_c; 0 is the paper's line, ``None`` fits it.
+        omegas: shares of JPEG complexity to try in its mix with foreground density (JB, Eq. 5 of the paper), if there
+            are profiles by both and at least four data sets. The best mix gives one more law. It is chosen anew without
+            each data set that is left out, so that its error is comparable with the others.
+        source: origin of the records.
     """
     given: dict[str, Any] = {"metric": metric, "curvature": curvature, "source": source}
     groups = _by_settings(profiles)
     models = [_fitted(records, group, **given) for group in groups if len({profile.at(1) for profile in group}) > 1]
     if not models:
-        raise ValueError("no profile differs between data sets: measure two or more that do with measure_dataset.")
+        raise ValueError("the profiles of all data sets are equal: measure others with measure_dataset.")
     if len(models[0].dataset_slopes) > 3:
         models += _best_mix(records, groups, omegas, **given)
     return sorted(models, key=lambda model: (model.slope < 0, model.left_out_error or 0.0))
@@ -127,7 +127,7 @@ def _fitted(
     curvature: float | None,
     source: str,
 ) -> DegradationModel:
-    """Return the model of one measure."""
+    """Return the law of one measure."""
     points = degradation_points(records, {profile.dataset: profile.at(1) for profile in profiles}, metric)
     fitted = DegradationModel.fit(
         points,
@@ -146,7 +146,7 @@ def _best_mix(
     omegas: Sequence[float],
     **given: Any,
 ) -> list[DegradationModel]:
-    """Return the model of the best mix JB, alone in a list, or nothing if there is nothing to mix."""
+    """Return the law of the best mix JB, alone in a list, or an empty list if there is nothing to mix."""
     profiles = [profile for group in groups for profile in group]
     mixes = [mix for omega in omegas if (mix := _mixed(profiles, omega))]
     if not mixes:
@@ -177,11 +177,11 @@ def _mixed(profiles: Iterable[ComplexityProfile], omega: float) -> list[Complexi
 
 
 def profiles_for(model: DegradationModel, profiles: Iterable[ComplexityProfile]) -> list[ComplexityProfile]:
-    """Return those profiles that a model holds for; of a mix JB, as they come of its parts.
+    """Return the profiles that a law holds for; those of a mix JB are computed from its parts.
 
     Args:
-        model: one of those that :func:`calibrate` returned.
-        profiles: that it was given.
+        model: one of the laws that :func:`calibrate` returned.
+        profiles: profiles that :func:`calibrate` was given.
     """
     profiles = list(profiles)
     if model.settings.get("measure") == "jb":
@@ -190,18 +190,18 @@ def profiles_for(model: DegradationModel, profiles: Iterable[ComplexityProfile])
 
 
 def refit(network: str, metric: str = "f1", *, curvature: float | None = 0.0) -> list[DegradationModel]:
-    """Fit again what :meth:`DegradationModel.calibrated` returns, from the records in a checkout of the source.
+    """Repeat the fit of the law that :meth:`DegradationModel.calibrated` returns, from a checkout of the source.
 
     Args:
-        network: such as ``"plain_unet"``.
-        metric: ``"f1"`` or ``"iu"``.
-        curvature: c of h_c; 0 is the paper's line, ``None`` fits it.
+        network: name of the network family, such as ``"plain_unet"``.
+        metric: name of the score, ``"f1"`` or ``"iu"``.
+        curvature: curvature c of h_c; 0 is the paper's line, ``None`` fits it.
 
     Returns:
-        A model for each measure, the best predictor first, which is the one that is shipped.
+        A law for each measure, the best first, which is the one that is shipped.
 
     Raises:
-        FileNotFoundError: if the network has no records, or they are not there, as in an installed wheel.
+        FileNotFoundError: if there are no records of the network, as in an installed wheel.
     """
     path = RECORDS / f"{network}.jsonl"
     if not path.is_file():
@@ -220,9 +220,9 @@ def predict_left_out(
     """Predict the score of each network by the law of all the other data sets.
 
     Args:
-        points: the networks to be predicted.
-        fitted: the networks to fit the law to; those of a point's own data set are left out for it.
-        curvature: c of h_c; ``None`` fits it.
+        points: networks to predict.
+        fitted: networks to fit the law to; those of a point's own data set are left out for it.
+        curvature: curvature c of h_c; ``None`` fits it.
     """
     models = {
         name: DegradationModel.fit([point for point in fitted if point.dataset != name], curvature=curvature)

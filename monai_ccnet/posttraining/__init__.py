@@ -1,4 +1,4 @@
-"""What is done to a network once it is trained: pruned, merged, quantized, exported."""
+"""Steps after training: pruning, merging, quantization and export."""
 
 from monai_ccnet.posttraining.channels import ChannelGroup, follow_channels
 from monai_ccnet.posttraining.cutting import load_pruned, without_channels

@@ -1,4 +1,4 @@
-"""Which channels of a network stand and fall together: followed through one forward pass on shapes alone."""
+"""Groups of channels that can be removed from a network, found by following one forward pass on shapes alone."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from monai_ccnet.networks.memory import on_meta
 
 __all__ = ["ChannelGroup", "Place", "follow_channels"]
 
-# By the names of torch's functions without their underscores. What leaves channels where they are, and of those what
-# scales its output as its input is scaled by a number above zero.
+# Names of torch's functions without their underscores. Homogeneous and curved ones keep channels in place; homogeneous
+# ones also scale their output as their input is scaled by a number above 0.
 _HOMOGENEOUS = {
     *("relu", "leaky_relu", "prelu", "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout"),
     *("feature_alpha_dropout", "max_pool2d", "max_pool3d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool2d"),
@@ -48,7 +48,7 @@ _CONCATENATIONS = {"cat", "concat", "concatenate"}
 
 
 class Place(NamedTuple):
-    """Where the channels of a group are in a layer: its filters, its inputs, or what it norms or scales each by."""
+    """Positions of a group's channels in a layer: among its filters, its inputs, or its numbers per channel."""
 
     layer: str
     side: str  # "out", "in" or "each"
@@ -57,15 +57,15 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Channels side by side, each of which can be removed from all places where it is made, normed and read.
+    """Channels of the same layers, each of which can be removed from all layers that make, normalise or read it.
 
     Attributes:
-        layers: names of the convolutions whose filters make the channels; of several, the outputs are added up.
-        places: in each layer that knows the channels, the position of each. Behind a concatenation these are shifted.
-        norm: the name of the normalisation that directly follows the only convolution, if any.
-        blocks: group normalisation splits the channels into so many blocks, of which each must lose as many.
-        homogeneous: whether a channel, once normed, scales what reads it as it is scaled itself: of the activations so
-            do ReLU and its leaky kin.
+        layers: names of the convolutions whose filters make the channels; outputs of several are added up.
+        places: positions of the channels in each layer that holds them; behind a concatenation these are shifted.
+        norm: name of the normalisation that directly follows the only convolution; ``None`` if there is none.
+        blocks: number of blocks into which group normalisation splits the channels; each must lose equally many.
+        homogeneous: whether scaling a channel after its normalisation scales what reads it; ReLU and leaky ReLU allow
+            this.
     """
 
     layers: tuple[str, ...]
@@ -84,11 +84,11 @@ def follow_channels(network: torch.nn.Module, input_shape: Sequence[int]) -> lis
     A forward pass in eval mode is followed on shapes: convolutions (transposed ones too) make channels and read them,
     normalisation, activation, pooling and resampling keep them, additions tie them together, concatenations put them
     side by side. The channels of the input and of all outputs stay. So do those that reach any other operation, such as
-    a reshape or a convolution in groups.
+    a reshape or a grouped convolution.
 
     Args:
-        network: any network; nothing of it is computed or changed.
-        input_shape: ``(B, C, H, W[, D])`` that the network can take.
+        network: any network; it is neither run on data nor changed.
+        input_shape: shape of an input that the network can take, ``(B, C, H, W[, D])``.
 
     Raises:
         ValueError: if the network cannot take an input of this shape, or no channel can be removed; the message names
@@ -133,7 +133,7 @@ class _Follower(TorchFunctionMode):
         self._curved: set[int] = set()
         self._blocked: list[tuple[tuple[int, ...], int]] = []
         self._channels: dict[int, tuple[int, ...]] = {}
-        self._kept: list[torch.Tensor] = []  # so that no other tensor gets the id of one that is gone
+        self._kept: list[torch.Tensor] = []  # keeps tensors alive, so that ids stay unique
         self._made_by: dict[int, str] = {}  # id of the output of a convolution -> its name
         self._norms: dict[str, tuple[int, str]] = {}  # convolution -> id of its output, normalisation
         self._reads: Counter[int] = Counter()
@@ -257,7 +257,7 @@ class _Follower(TorchFunctionMode):
             if channel not in frozen:
                 alike[tuple((layer, side) for layer, side, _ in found)].append(channel)
         for layers_and_sides, channels in alike.items():
-            if not any(side == "in" for _, side in layers_and_sides):  # nothing in eval mode, something in training
+            if not any(side == "in" for _, side in layers_and_sides):  # unused in eval mode, used in training
                 self.holders.add("an auxiliary output")
                 continue
             blocks = self._blocks(channels)
@@ -278,7 +278,7 @@ class _Follower(TorchFunctionMode):
             )
 
     def _blocks(self, channels: list[int]) -> int | None:
-        """Return into how many blocks channels are split, or ``None`` where blocks hold others too."""
+        """Return into how many blocks channels are split, or ``None`` if the blocks hold other channels too."""
         blocks, own = 1, set(channels)
         for normed, count in self._blocked:
             numbers = [self._first(channel) for channel in normed]

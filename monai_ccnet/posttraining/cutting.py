@@ -1,4 +1,4 @@
-"""Channels are really removed from the layers of a network, and a network without them is loaded again."""
+"""Removing channels from the layers of a network, and loading a network that was pruned in this way."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def without_channels(
 
     Args:
         network: any network.
-        groups: of its channels, as :func:`~monai_ccnet.posttraining.channels.follow_channels` returns them.
-        removed: for each group, which of its channels, counted from 0.
+        groups: groups of its channels, as :func:`~monai_ccnet.posttraining.channels.follow_channels` returns them.
+        removed: indices of the channels to remove from each group, counted from 0.
 
     Raises:
         ValueError: if a group would have no channel left.
@@ -46,14 +46,14 @@ def without_channels(
 
 
 def load_pruned(network_def: Mapping[str, Any], state_dict: Mapping[str, torch.Tensor]) -> torch.nn.Module:
-    """Build the network of a config, let its layers take the widths that a state dict has, and load it.
+    """Build the network of a config, narrow its layers to the widths of a state dict, and load the state dict.
 
-    So a pruned network, whose widths no config can say, is its config and a plain file of tensors: ``network =
-    load_pruned(network_def, torch.load("model.pt", weights_only=True))`` executes nothing that is in the file.
+    No config can describe the irregular widths of a pruned network. A config and a plain file of tensors can:
+    ``network = load_pruned(network_def, torch.load("model.pt", weights_only=True))`` runs no code from the file.
 
     Args:
         network_def: the config of the network before it was pruned, with references resolved.
-        state_dict: of the pruned network, at 32, 16 or 8 bits a weight; it is cast back to float32.
+        state_dict: state dict of the pruned network, at 32, 16 or 8 bits per weight; it is converted to float32.
 
     Raises:
         ValueError: if the state dict is not that of this network with fewer channels.
@@ -144,7 +144,7 @@ def _is_cut_of(tensor: torch.Tensor, whole: torch.Tensor) -> bool:
 
 
 def _tell_stateless_norms(network: torch.nn.Module, network_def: Mapping[str, Any]) -> None:
-    """Let normalisations that hold no tensor know their widths, for which one forward pass is followed on shapes."""
+    """Set the widths of normalisations without tensors, found by following one forward pass on shapes."""
     stateless = [
         name for name, module in network.named_modules() if isinstance(module, _NormBase) and not _tensors(module)
     ]

@@ -1,4 +1,4 @@
-"""A trained network in a file that runs without this package: TorchScript, torch.export, ONNX."""
+"""Export of a trained network to a file that runs without this package: TorchScript, torch.export, ONNX."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Program = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class ExportedNetwork(Value):
-    """A network that was exported, and how it was found to be.
+    """An exported network, and the result of its check.
 
     Attributes:
-        path: of the file.
-        format: a name in :data:`FORMATS`.
-        file_bytes: of the file.
-        input_shape: ``(B, C, H, W[, D])`` that it was checked with; it takes any number of images at once.
-        max_difference: the largest difference of its logits from the network's own on a random image, relative to the
-            largest of these or to 1.
+        path: path of the file.
+        format: name of the format, a key of :data:`FORMATS`.
+        file_bytes: size of the file in bytes.
+        input_shape: shape of the input that it was checked with, ``(B, C, H, W[, D])``; ``B`` may be any number.
+        max_difference: largest difference of its logits from the network's own on a random image, relative to the
+            largest logit or to 1.
     """
 
     path: str
@@ -59,17 +59,17 @@ def export_network(
     """Export a network, run what was written, and keep it only if it computes the same and fits the budget.
 
     Args:
-        network: a trained network; it is exported in eval mode, and left in its own.
-        path: the file, written atomically; what was there before stays if anything is refused.
-        input_shape: ``(B, C, H, W[, D])``. The number of images stays free in every format; TorchScript takes other
-            sizes of image too.
-        format: a name in :data:`FORMATS`.
-        budget: what the file itself has to keep to; weights are stored at 32 bits.
-        tolerance: the most that logits may differ, relative to the largest of them or to 1.
+        network: trained network; it is exported in eval mode, and its own mode is restored.
+        path: path of the file to write, atomically; after an error an existing file is unchanged.
+        input_shape: shape of the input, ``(B, C, H, W[, D])``. Every format takes any ``B``; TorchScript also takes
+            images of other sizes.
+        format: name of the format, a key of :data:`FORMATS`.
+        budget: budget that the file itself must not exceed; weights are stored at 32 bits.
+        tolerance: largest allowed difference of the logits, relative to the largest logit or to 1.
 
     Raises:
         InfeasibleConstraintError: if the file is above the budget.
-        ValueError: for an unknown format, or if the exported network computes something else.
+        ValueError: if the format is unknown, or the exported network computes other logits.
         OptionalImportError: if the format's packages are missing; ``pip install monai_ccnet[onnx]`` brings ONNX's.
     """
     written, image = _format(format), _random_image(input_shape)
@@ -86,14 +86,14 @@ def export_network(
             module.training = training
     if budget is not None and len(content) > budget.max_bytes:
         raise InfeasibleConstraintError(
-            f"as {format} the network takes {len(content):,} bytes, the budget is {budget.max_bytes:,}: plan for less, "
-            "or save its weights alone, at fewer bits."
+            f"as {format} the network takes {len(content):,} bytes, the budget is {budget.max_bytes:,}: plan a smaller "
+            "network, or save its weights alone, at fewer bits."
         )
     difference = _difference(written.load(content)(image), expected)
     if not difference <= tolerance:
         raise ValueError(
             f"exported as {format} the network's logits differ by {difference:.2g} of the largest, more than the "
-            f"tolerance of {tolerance:.2g}: nothing is written."
+            f"tolerance of {tolerance:.2g}: nothing is written. Try another format."
         )
     with atomically(path) as file:
         file.write(content)
@@ -103,7 +103,7 @@ def export_network(
 def load_exported(path: str | os.PathLike, format: str = "onnx") -> Program:
     """Return a function from images ``(B, C, H, W[, D])`` on the CPU to logits, computed by what a file holds.
 
-    It calculates with as many threads as torch does, so that :func:`~monai_ccnet.networks.compare_latency` is fair.
+    It uses as many threads as torch does, so that :func:`~monai_ccnet.networks.compare_latency` is fair.
     """
     return _format(format).load(Path(path).read_bytes())
 
@@ -155,7 +155,7 @@ def _load_onnx(content: bytes) -> Program:
 
 
 class Format(NamedTuple):
-    """How a network becomes the content of a file, given images to follow it with, and how that becomes a function."""
+    """Two functions: from a network and example images to the content of a file, and from that to a function."""
 
     write: Callable[[torch.nn.Module, torch.Tensor], bytes]
     load: Callable[[bytes], Program]

@@ -24,12 +24,12 @@ def channel_importance(
     losses: Losses | None = None,
     rng: np.random.Generator | None = None,
 ) -> list[torch.Tensor]:
-    """Return how much each channel of each group matters; only the order of the numbers means something.
+    """Return how much each channel of each group matters; only the order of the numbers is meaningful.
 
     Args:
-        network: a trained network; it comes back as it was.
-        groups: of its channels, as :func:`~monai_ccnet.posttraining.channels.follow_channels` returns them.
-        importance: a key of :data:`IMPORTANCES`:
+        network: trained network; it is unchanged afterwards.
+        groups: groups of its channels, as :func:`~monai_ccnet.posttraining.channels.follow_channels` returns them.
+        importance: name of the measure, a key of :data:`IMPORTANCES`:
 
             - ``"random"``: uniform draws;
             - ``"l1"``: sum of the absolute values of a filter's kernel (Li et al., ICLR 2017);
@@ -38,18 +38,19 @@ def channel_importance(
             - ``"estimation"``: square of a gate's gradient, that is of the sum over space and batch of feature map
               times gradient, averaged over the batches (Molchanov et al., CVPR 2019, Eq. 8).
 
-            The first Taylor measure and the norms are divided by their l2 norm over the layer, so that layers compare
-            (Molchanov et al. 2017, section 2.2); the second compares as it is.
-        losses: yields the loss of each batch for a network: ``lambda network: (loss_function(network(image), label) for
-            image, label in batches)``, for the two that need data. The network is in eval mode meanwhile.
-        rng: for random draws.
+            ``"l1"`` and ``"taylor"`` are divided by their l2 norm over the layer, so that layers are comparable
+            (Molchanov et al. 2017, section 2.2); ``"estimation"`` is comparable without.
+        losses: function that yields the loss of each batch for a network, for the two measures that need data:
+            ``lambda network: (loss_function(network(image), label) for image, label in batches)``. The network is in
+            eval mode meanwhile.
+        rng: generator of the random draws.
 
-    A filter's feature map is the output of the normalisation that follows it, or its own without one. Behind that, ReLU
-    and its leaky kin change neither measure; before it they mean little, for what batch normalisation undoes has no
-    gradient. Where outputs of several filters are added up, so is their importance.
+    A filter's feature map is the output of the normalisation that follows it, or its own without one. A ReLU behind it
+    changes neither measure. Before batch normalisation both would mean little, because it undoes any scaling of a
+    filter. If outputs of several filters are added up, so are their importances.
 
     Raises:
-        ValueError: if the measure is unknown or has no data.
+        ValueError: if the measure is unknown or its data are missing.
     """
     if importance not in IMPORTANCES:
         raise ValueError(f"importance must be one of {sorted(IMPORTANCES)}, got {importance!r}.")
@@ -137,7 +138,7 @@ def _gate_gradients(
             }
             any_batch = True
     if not any_batch:
-        raise ValueError("losses yielded no batch: it is called in each round and must start afresh each time.")
+        raise ValueError("losses yielded no batch: it must start from the first batch in each round.")
 
 
 def _rescaled(scores: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Neuron merging: the channels that are left make up for those that are removed, without data or training."""
+"""Neuron merging: kept channels compensate for removed ones, without data or training."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["Merge", "most_similar", "without_channels_merged"]
 
 
 class Merge(NamedTuple):
-    """A removed channel is a kept one times a scale, as nearly as can be."""
+    """A removed channel, approximated by a kept one times a scale."""
 
     removed: int
     kept: int
-    scale: float  # above zero, for ReLU passes on nothing else
+    scale: float  # above 0, because ReLU preserves only such scales
     similarity: float  # cosine of the two filters
 
 
@@ -32,23 +32,24 @@ def without_channels_merged(
     similarity_weight: float = 0.85,
     least_similarity: float = 0.1,
 ) -> torch.nn.Module:
-    """Return a copy of a network without channels, whose next layers read the most similar channels in their stead.
+    """Return a copy of a network without channels, whose next layers read the most similar kept channels instead.
 
-    Kim et al. (NeurIPS 2020): the filters of a layer are taken apart into those that are kept and a scaling matrix;
-    ReLU lets a scale above zero pass, so that the matrix can be multiplied into the next layer's kernel. In a U-Net a
-    channel has several next layers, of which transposed convolutions hold their inputs first, and those behind a
-    concatenation hold them further on. A channel is only ever merged with one of its own group, so that the matrix of a
-    concatenation is block-diagonal. Layers are merged in the order in which they run, each as the one before left it.
+    Kim et al. (NeurIPS 2020): the filters of a layer are decomposed into the kept ones and a scaling matrix. ReLU
+    preserves scales above 0, so the matrix can be multiplied into the next layer's kernel. In a U-Net a channel has
+    several next layers: transposed convolutions have their inputs on the first axis, and layers behind a concatenation
+    have them at shifted positions. A channel is merged only with one of its own group. Layers are merged in the order
+    in which they run.
 
-    Only removed, not merged, are channels that are sums of several layers' outputs, that group normalisation or a
-    second normalisation is applied to, or that pass an activation other than ReLU and its leaky kin.
+    Channels are removed without merging if they are sums of several layers' outputs, if group normalisation or a second
+    normalisation follows, or if they pass an activation other than ReLU and leaky ReLU.
 
     Args:
-        network: trained; it is left as it is.
-        groups: of its channels, as :func:`~monai_ccnet.posttraining.channels.follow_channels` returns them.
-        removed: for each group, which of its channels, counted from 0.
-        similarity_weight: of the two distances in :func:`most_similar`, in [0, 1]; the paper tunes it by network.
-        least_similarity: a removed channel less similar to all kept ones is not merged; the paper tunes it as well.
+        network: trained network; it is not changed.
+        groups: groups of its channels, as :func:`~monai_ccnet.posttraining.channels.follow_channels` returns them.
+        removed: indices of the channels to remove from each group, counted from 0.
+        similarity_weight: weight of the cosine distance in :func:`most_similar`, in [0, 1]; the paper tunes it for each
+            network.
+        least_similarity: least cosine similarity to a kept channel for merging, in [-1, 1]; the paper tunes it too.
     """
     if not (0 <= similarity_weight <= 1 and -1 <= least_similarity <= 1):
         raise ValueError(
@@ -78,17 +79,17 @@ def most_similar(
     removed: Sequence[int],
     similarity_weight: float = 0.85,
 ) -> list[Merge]:
-    """Return for each removed filter the kept one that stands in for it best, and its scale.
+    """Return for each removed filter the kept one that replaces it best, and its scale.
 
     The distance is ``w * (1 - cosine) + (1 - w) * |bias mismatch| / scale`` (Kim et al. 2020, Algorithm 3), where the
     scale is the ratio of the filters' norms and the mismatch is what scaling leaves of the removed filter's bias.
 
     Args:
-        filters: one filter a row, ``(C, ...)``, normalisation folded in.
-        biases: ``(C,)``, normalisation folded in.
-        kept: rows that stay.
-        removed: rows that go.
-        similarity_weight: ``w`` in [0, 1].
+        filters: filters, one per row, ``(C, ...)``, with the normalisation folded in.
+        biases: biases of the filters, ``(C,)``, with the normalisation folded in.
+        kept: rows of the kept filters.
+        removed: rows of the removed filters.
+        similarity_weight: weight ``w`` of the cosine distance, in [0, 1].
 
     >>> filters = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
     >>> most_similar(filters, torch.zeros(3), kept=[0, 1], removed=[2])

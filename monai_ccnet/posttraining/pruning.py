@@ -1,4 +1,4 @@
-"""Channels of a trained network are removed, by their importance, until the network keeps to a budget."""
+"""Pruning: removing the least important channels of a trained network until it fits a budget."""
 
 from __future__ import annotations
 
@@ -32,31 +32,32 @@ def prune(
     merge: bool = False,
     rng: np.random.Generator | None = None,
 ) -> torch.nn.Module:
-    """Return a copy of a trained network with so few channels that it keeps to a budget.
+    """Return a pruned copy of a trained network that fits a budget.
 
-    Rounds as in Molchanov et al. (2017, 2019): importance is measured on the network as it now is, the least important
-    channels of all layers are removed, the rest is trained on. The last round removes just as many as the budget asks
-    for; then those that still fit come back, the most important first. Every layer keeps at least one channel.
+    Pruning works in rounds, as in Molchanov et al. (2017, 2019): measure the importance of the channels of the current
+    network, remove the least important ones of all layers, fine-tune the rest. The last round removes only as many as
+    the budget requires; those that still fit are then restored, the most important first. Every layer keeps at least
+    one channel.
 
-    What a network needs of the budget is counted on the network itself. Its widths are irregular, so that no config can
-    say them: keep its state dict, and load it with :func:`~monai_ccnet.posttraining.load_pruned`.
+    Sizes are counted on the network itself. No config can describe its irregular widths: save its state dict, and load
+    it with :func:`~monai_ccnet.posttraining.load_pruned`.
 
     Args:
-        network: trained; it is left as it is.
-        constraint: one budget, or several that must all be kept to.
-        input_shape: ``(B, C, H, W[, D])`` that the network can take.
-        importance: a key of :data:`~monai_ccnet.posttraining.IMPORTANCES`.
-        losses: yields the loss of each batch for a network, for the importances that need data.
-        fine_tune: trains the network it is given, in place, with an optimizer of its own, for the parameters are new
-            after each round; called after each round.
-        share: of the channels that are left, how many a round removes, in (0, 1]; 1 makes one round of all.
-        merge: let what is left make up for what is removed
+        network: trained network; it is not changed.
+        constraint: one budget, or several that must all be met.
+        input_shape: shape of an input that the network can take, ``(B, C, H, W[, D])``.
+        importance: name of the importance, a key of :data:`~monai_ccnet.posttraining.IMPORTANCES`.
+        losses: function that yields the loss of each batch for a network, for the importances that need data.
+        fine_tune: function that trains the given network in place, called after each round. It needs a new optimizer
+            each time, because the parameters are new.
+        share: share of the remaining channels that a round removes, in (0, 1]; 1 makes a single round.
+        merge: whether kept channels compensate for removed ones
             (:func:`~monai_ccnet.posttraining.without_channels_merged`).
-        rng: for random draws.
+        rng: generator of the random draws.
 
     Raises:
-        InfeasibleConstraintError: if a budget is too small even for one channel a layer.
-        ValueError: if no channel of the network can be removed, or the importance is unknown or has no data.
+        InfeasibleConstraintError: if a budget is too small even for one channel per layer.
+        ValueError: if no channel of the network can be removed, the importance is unknown, or its data are missing.
     """
     budgets = tuple(constraint) if isinstance(constraint, Sequence) else (constraint,)
     for budget in budgets:
@@ -88,17 +89,17 @@ def prune_share(
 ) -> torch.nn.Module:
     """Return a copy of a trained network without a share of the least important channels of each layer.
 
-    As Li et al. (2017) prune in one shot, and Kim et al. (2020) before they merge.
+    Li et al. (2017) prune in this way, in one shot, and Kim et al. (2020) before merging.
 
     Args:
-        network: trained; it is left as it is.
-        share: of each layer's channels, in (0, 1), rounded down.
-        input_shape: ``(B, C, H, W[, D])`` that the network can take.
-        importance: a key of :data:`~monai_ccnet.posttraining.IMPORTANCES`.
-        losses: yields the loss of each batch for a network, for the importances that need data.
+        network: trained network; it is not changed.
+        share: share of each layer's channels to remove, above 0 and at most 1, rounded down; at least one stays.
+        input_shape: shape of an input that the network can take, ``(B, C, H, W[, D])``.
+        importance: name of the importance, a key of :data:`~monai_ccnet.posttraining.IMPORTANCES`.
+        losses: function that yields the loss of each batch for a network, for the importances that need data.
         layers: names of convolutions, as ``network.named_modules()`` gives them; if ``None``, all.
-        merge: let what is left make up for what is removed.
-        rng: for random draws.
+        merge: whether kept channels compensate for removed ones.
+        rng: generator of the random draws.
 
     Raises:
         ValueError: if the share is out of range, or no channel can be removed from one of the layers.
@@ -107,7 +108,7 @@ def prune_share(
     groups = follow_channels(network, input_shape)
     wanted = {layer for group in groups for layer in group.layers} if layers is None else set(layers)
     if unknown := sorted(wanted - {layer for group in groups for layer in group.layers}):
-        raise ValueError(f"no channel of {unknown[0]!r} can be removed: is it a convolution, other than the last?")
+        raise ValueError(f"no channel of {unknown[0]!r} can be removed: name a convolution other than the last.")
     units = _units(groups, channel_importance(network, groups, importance, losses, rng))
     removed: list[tuple[int, ...]] = []
     for index, group in enumerate(groups):
@@ -166,7 +167,7 @@ def _least_that_fit(
 
 
 def _with_what_fits(chosen: list[_Unit], fit: Callable[[Sequence[_Unit]], bool]) -> list[_Unit]:
-    """Take back what need not go. Channels of a group cost the same, so a group whose best is too much is full."""
+    """Restore what still fits. Channels of a group cost the same, so a group is full if its best does not fit."""
     full: set[int] = set()
     for unit in reversed(list(chosen)):
         if unit.group not in full:
@@ -192,8 +193,8 @@ def _fits(network: torch.nn.Module, budgets: Iterable[Budget]) -> bool:
 def _too_small(least: torch.nn.Module, budgets: Iterable[Budget]) -> str:
     budget = next(budget for budget in budgets if budget.needed(least) > budget.limit)
     return (
-        f"{budget} is not enough: pruned to one channel a layer, the network still needs "
-        f"{budget.words(budget.needed(least))}. Give at least that, or start from a smaller network."
+        f"{budget} is not enough: pruned to one channel per layer, the network still needs "
+        f"{budget.words(budget.needed(least))}. Raise the budget to at least that, or start from a smaller network."
     )
 
 

@@ -1,9 +1,8 @@
-"""A trained network at 8 bits: its kernels, and its activations too; each time it is made sure that it really is.
+"""Quantization of a trained network to 8 bits: its kernels alone, or its activations too; every result is checked.
 
-The stock dynamic quantization of torch touches no convolution. With its own quantized convolutions mapped to by hand it
-runs, but on inputs that are not negative, as they are after a ReLU, its results were off by 40 % and more where this
-was tried (torch 2.13, one kind of CPU). So the small part that is needed stands here, and integer arithmetic is left to
-ONNX Runtime.
+torch's own dynamic quantization does not quantize convolutions. With its quantized convolutions mapped by hand it runs,
+but on non-negative inputs, such as those after a ReLU, its results were wrong by 40 % and more (torch 2.13, one kind of
+CPU). This module therefore implements the small part that is needed, and leaves integer arithmetic to ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ __all__ = ["check_quantized", "quantize_dynamic", "quantize_onnx", "quantize_wei
 def quantize_weights(network: torch.nn.Module) -> torch.nn.Module:
     """Return a copy of a network whose kernels are int8, symmetric per output channel, in memory and in its state dict.
 
-    Each is turned into float32 as it is needed. The network computes just what it computes after
+    Each kernel is converted to float32 when it is used. The network computes exactly what it computes after
     ``save_weights(network, path, bits_per_weight=8)`` and ``load_weights``; that file is a little smaller.
 
     Args:
@@ -51,11 +50,11 @@ def quantize_weights(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def quantize_dynamic(network: torch.nn.Module) -> torch.nn.Module:
-    """Return a copy of a network whose kernels are int8 and whose layers see their input at 8 bits.
+    """Return a copy of a network whose kernels are int8 and whose layers receive their input at 8 bits.
 
-    The range of an input is taken as it comes, a tensor at a time, which is what makes it dynamic (Zafrir et al. 2019):
-    nothing is calibrated. Results are those of 8-bit arithmetic up to float32's rounding; the arithmetic itself is done
-    in float32, so that the network is smaller but not faster. :func:`quantize_onnx` is for speed.
+    The range of each input tensor is determined when it arrives (Zafrir et al. 2019), so nothing is calibrated. Results
+    are those of 8-bit arithmetic up to float32's rounding. The arithmetic itself is done in float32, so the network is
+    smaller but not faster; for speed use :func:`quantize_onnx`.
 
     Args:
         network: a trained network; the copy is in eval mode and has no gradients.
@@ -89,17 +88,17 @@ def quantize_onnx(
 ) -> int:
     """Quantize an ONNX file to int8 with ONNX Runtime's own tools, and return the bytes of the file written.
 
-    With images the ranges of all activations are taken from them beforehand, and convolutions and transposed
-    convolutions are quantized. Without, ranges are taken as they come, and convolutions alone are quantized
-    (``ConvInteger``): ONNX Runtime has no transposed convolution for that.
+    With images, the ranges of all activations are taken from them in advance, and convolutions and transposed
+    convolutions are quantized. Without images, ranges are determined when the network runs, and only convolutions are
+    quantized (``ConvInteger``): ONNX Runtime has no such transposed convolution.
 
     Args:
-        path: what :func:`~monai_ccnet.posttraining.export_network` wrote.
-        quantized_path: the file, written atomically; :func:`~monai_ccnet.posttraining.load_exported` runs it.
+        path: path of the file that :func:`~monai_ccnet.posttraining.export_network` wrote.
+        quantized_path: path of the file to write, atomically; :func:`~monai_ccnet.posttraining.load_exported` runs it.
         images: some of the training images, each ``(B, C, H, W[, D])`` as the network takes it.
 
     Raises:
-        ValueError: if a convolution is left as it was.
+        ValueError: if a convolution was not quantized.
     """
     kinds = onnx_quantization.QuantType
     with tempfile.TemporaryDirectory() as folder:
@@ -166,7 +165,7 @@ class _Reader:
 
 
 def _check_onnx(content: bytes, transposed: bool) -> None:
-    """Refuse a model with a convolution whose kernel is not a dequantized integer, nor its own kind an integer's."""
+    """Raise an error for a model with a convolution that is not quantized, or with no convolution."""
     graph = onnx.load(io.BytesIO(content)).graph
     producers = {name: node.op_type for node in graph.node for name in node.output}
     kinds = ("Conv", "ConvTranspose") if transposed else ("Conv",)

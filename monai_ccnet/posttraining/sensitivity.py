@@ -1,4 +1,4 @@
-"""How much each layer of a trained network matters: the score that is lost when it alone is pruned."""
+"""Sensitivity of each layer of a trained network: the score lost when only this layer is pruned."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class SensitivityRow(Value):
     """One layer pruned once.
 
     Attributes:
-        layer: the convolution's name, as ``network.named_modules()`` gives it.
-        draw: which of the draws, from 0.
-        channels: of the layer before.
-        removed: channels removed.
-        weights_removed: kernel weights that went with them, in the layer and in those that read it.
-        full_score: of the network as it was.
-        score: of the network without them, not trained on.
+        layer: name of the convolution, as ``network.named_modules()`` gives it.
+        draw: number of the draw, from 0.
+        channels: number of channels of the layer before pruning.
+        removed: number of channels removed.
+        weights_removed: number of kernel weights removed with them, in the layer and in those that read it.
+        full_score: score of the network before pruning.
+        score: score of the pruned network, without further training.
     """
 
     layer: str
@@ -46,7 +46,7 @@ class SensitivityRow(Value):
 
     @property
     def loss(self) -> float:
-        """Score lost, relative to the network as it was."""
+        """Score lost, relative to that of the network before pruning."""
         return 1 - self.score / self.full_score
 
 
@@ -60,20 +60,21 @@ def layer_sensitivity(
     layers: Iterable[str] | None = None,
     rng: np.random.Generator | None = None,
 ) -> list[SensitivityRow]:
-    """Prune a share of one layer after another at random, and return what each costs.
+    """Prune a random share of each layer in turn, and return the score that each costs.
 
     Fig. 12(a) and section 6 of Mishra, Chen and Hu, who prune 30 % of each layer of the encoder once. Here the filters
-    are really removed, with what reads them, each layer is drawn several times, and layers whose outputs are added up,
-    which can only be pruned together, make one row under the name of the first.
+    are really removed, with the weights that read them, and each layer is drawn several times. Layers whose outputs are
+    added up can only be pruned together; they make one row under the name of the first.
 
     Args:
-        network: trained; it is left as it is.
-        evaluate: the score of a network, above 0 for this one.
-        input_shape: ``(B, C, H, W[, D])`` that the network can take.
-        share: of the layer's channels, in (0, 1), rounded down; a layer that would lose none is left out.
-        draws: how often for each layer.
+        network: trained network; it is not changed.
+        evaluate: function that returns the score of a network, above 0 for this one.
+        input_shape: shape of an input that the network can take, ``(B, C, H, W[, D])``.
+        share: share of the layer's channels to remove, in (0, 1), rounded down; a layer that would lose none is
+            skipped.
+        draws: number of draws for each layer.
         layers: names of convolutions; if ``None``, all whose channels can be removed.
-        rng: for the draws.
+        rng: generator of the draws.
 
     Raises:
         ValueError: if a number is out of range, no channel of a layer can be removed, or the network's score is not
@@ -84,10 +85,10 @@ def layer_sensitivity(
     groups = {group.layers[0]: group for group in follow_channels(network, input_shape)}
     wanted = list(groups) if layers is None else list(layers)
     if unknown := [layer for layer in wanted if layer not in groups]:
-        raise ValueError(f"no channel of {unknown[0]!r} can be removed; of these some can: {', '.join(groups)}.")
+        raise ValueError(f"no channel of {unknown[0]!r} can be removed; choose from: {', '.join(groups)}.")
     full_score, weights, rng = float(evaluate(network)), kernel_weights(network), rng or np.random.default_rng()
     if not full_score > 0:
-        raise ValueError(f"the network's own score must be above 0, got {full_score!r}: is it trained?")
+        raise ValueError(f"the network's own score must be above 0, got {full_score!r}: train it first.")
     rows = []
     for layer in wanted:
         group = groups[layer]
@@ -101,7 +102,7 @@ def layer_sensitivity(
 
 
 def planned_weights(plan: CompressionPlan) -> dict[str, tuple[int, int]]:
-    """Return the kernel weights of each layer, in full and as planned: Fig. 12(b) of Mishra, Chen and Hu.
+    """Return the kernel weights of each layer, full-size and planned: Fig. 12(b) of Mishra, Chen and Hu.
 
     Returns:
         Both counts by the names of the layers that hold kernels, in the order of the network's own modules.

@@ -118,7 +118,7 @@ def segment_sweep(
 
 
 def from_worst_to_best(scores: Sequence[float | None], count: int) -> list[int]:
-    """Return the positions of ``count`` scores, evenly from the least to the greatest; undefined ones only if all are."""
+    """Return the positions of ``count`` scores, evenly from the least to the greatest, undefined only if all are."""
     known = sorted((score, index) for index, score in enumerate(scores) if score is not None)
     return _evenly([index for _, index in known] or list(range(len(scores))), count)
 

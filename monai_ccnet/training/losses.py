@@ -1,4 +1,4 @@
-"""The loss of networks with auxiliary outputs, whose share falls as training goes on."""
+"""The loss of networks with auxiliary outputs, whose weight falls during training."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class DeepSupervision(nn.Module):
     """A loss on the main output, and the same loss on each auxiliary output with a weight that falls.
 
     The weight starts at ``weight`` and falls exponentially to ``final_weight`` over ``decay_iterations`` training
-    iterations, where it stays. That it starts at the main output's and becomes negligible is from Chen et al. (AAAI
-    2016); the exponential is ours, and needs only the length of the training. An iteration is a call in training mode
+    iterations, where it stays. As in Chen et al. (AAAI 2016), it starts at the main output's weight and becomes
+    negligible; the exponential is ours and needs only the number of iterations. An iteration is a call in training mode
     with auxiliary outputs. The count is part of the state dict, as a plain number.
 
     A network without auxiliary outputs gets the loss itself, so one loss serves every network. A list of outputs, as
-    MONAI's ``SegResNetDS`` gives, may be coarser than the target: MONAI's ``DeepSupervisionLoss``, which is inside,
+    MONAI's ``SegResNetDS`` gives, may be coarser than the target: MONAI's ``DeepSupervisionLoss``, used here,
     subsamples the target.
 
     Args:
@@ -30,7 +30,7 @@ class DeepSupervision(nn.Module):
         final_weight: last weight of each auxiliary output, above 0 and not above ``weight``.
 
     Raises:
-        ValueError: for weights or a number of iterations out of range.
+        ValueError: if a weight or the number of iterations is out of range.
 
     >>> loss = DeepSupervision(torch.nn.L1Loss(), decay_iterations=2)
     >>> output, target = torch.ones(1, 3, 1, 4, 4), torch.zeros(1, 1, 4, 4)  # one main and two auxiliary outputs
@@ -84,5 +84,5 @@ class DeepSupervision(nn.Module):
         return self.iteration
 
     def set_extra_state(self, state: int) -> None:
-        """Count on from the iterations of a state dict."""
+        """Restore the number of iterations of a state dict."""
         self.iteration = int(state)

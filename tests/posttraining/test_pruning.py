@@ -306,7 +306,7 @@ def test_the_same_groups_as_torch_pruning_where_it_works():
 
 def test_refusals():
     shape, network = (1, 1, 16, 16), trained(UNET)
-    with pytest.raises(InfeasibleConstraintError, match=r"one channel a layer, the network still needs [\d,]+ bytes"):
+    with pytest.raises(InfeasibleConstraintError, match=r"one channel per layer, the network still needs [\d,]+ bytes"):
         prune(network, DiskBudget(5_000), input_shape=shape, importance="l1")
     with pytest.raises(TypeError, match="pruned to a budget"):
         prune(network, AccuracyFloor(0.9), input_shape=shape)

@@ -114,7 +114,7 @@ def test_table_and_picture(network, tmp_path):
 def test_refusals(network):
     with pytest.raises(ValueError, match="draws must be at least 1"):
         layer_sensitivity(network, likeness_to(network), input_shape=SHAPE, draws=0)
-    with pytest.raises(ValueError, match="no channel of 'head' can be removed; of these some can: encoder"):
+    with pytest.raises(ValueError, match="no channel of 'head' can be removed; choose from: encoder"):
         layer_sensitivity(network, likeness_to(network), input_shape=SHAPE, layers=["head"])
-    with pytest.raises(ValueError, match=r"must be above 0, got 0\.0: is it trained"):
+    with pytest.raises(ValueError, match=r"must be above 0, got 0\.0: train it first"):
         layer_sensitivity(network, lambda network: 0.0, input_shape=SHAPE)
