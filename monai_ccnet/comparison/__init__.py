@@ -1,4 +1,4 @@
-"""Every way to a smaller network, trained and scored alike on one data set, at equal budgets."""
+"""Methods for smaller networks, trained and scored alike on one data set, at equal budgets."""
 
 from monai_ccnet.comparison.methods import METHODS, Rival
 from monai_ccnet.comparison.runs import compare

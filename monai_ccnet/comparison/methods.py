@@ -1,4 +1,4 @@
-"""The methods of a comparison: how each comes to its network."""
+"""The methods of a comparison: how each obtains its network."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["FULL_SIZE", "METHODS", "Rival", "constraints_taken", "folder_of", "p
 
 FULL_SIZE = "full size"
 
-# How each method comes to its network. Those with a ``multiplier`` take no constraint: they need what they need. Those
-# with ``fewer`` filters than planned are for an accuracy floor, which they should miss: ε in the paper's Table 9.
+# Settings of each method. Those with a ``multiplier`` take no constraint. Those with ``fewer`` filters than planned are
+# for an accuracy floor, which they should miss: ε in the paper's Table 9.
 METHODS: dict[str, dict[str, Any]] = {
     "full size": {"multiplier": 1.0},
     "half width": {"multiplier": 0.5},  # CC-Net (2019)
-    "quarter width": {"multiplier": 0.25},  # the laziest answer
+    "quarter width": {"multiplier": 0.25},  # the simplest baseline
     "uniform": {"layerwise": False},
     "layer-wise": {"allocation": "complexity"},
     "taper": {"allocation": "taper"},
@@ -40,7 +40,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "Taylor pruning": {"importance": "taylor"},  # Molchanov et al. (2017)
     "importance estimation": {"importance": "estimation"},  # Molchanov et al. (2019)
     "importance estimation, int8": {"importance": "estimation", "bits_per_weight": 8},
-    # And without any training after it: in one shot, merged or not.
+    # Pruned in one shot, without training afterwards, merged or not.
     "L1 pruning, untrained": {"importance": "l1", "share": 1.0, "epochs": 0},
     "neuron merging": {"importance": "l1", "share": 1.0, "epochs": 0, "merge": True},  # Kim et al. (2020)
 }
@@ -51,12 +51,12 @@ class Rival(Value):
     """One network of a comparison.
 
     Attributes:
-        method: one of ``METHODS``.
-        constraint: what the network was made for; ``None`` for a method that takes none.
-        seed: of the training.
-        predicted: by metric, the score relative to the full-size network's that was expected; empty where none was.
-        record: what was trained, and what it reached.
-        seconds: of all that led to it: training, searching, fine-tuning, evaluation.
+        method: name of the method, one of ``METHODS``.
+        constraint: constraint that the network was made for; ``None`` for a method that takes none.
+        seed: seed of the training run.
+        predicted: predicted score relative to the full-size network's, by metric; empty without a prediction.
+        record: record of the trained network.
+        seconds: total time in seconds: training, pruning, fine-tuning and evaluation.
     """
 
     method: str
@@ -68,14 +68,14 @@ class Rival(Value):
 
 
 def constraints_taken(method: Mapping[str, Any], constraints: Sequence[Budget | AccuracyFloor]) -> list[Any]:
-    """Return the constraints that a method can be made for, ``[None]`` if it takes none."""
+    """Return the constraints that a method can be applied to, ``[None]`` if it takes none."""
     if "multiplier" in method:
         return [None]
     if "fewer" in method:
         kinds: tuple[type, ...] = (AccuracyFloor,)
-    elif "bits_per_weight" in method:  # fewer bits help with bytes alone
+    elif "bits_per_weight" in method:  # fewer bits only affect bytes
         kinds = (DiskBudget,)
-    else:  # of a squeezed network no law is known, and pruning goes on until a budget is met
+    else:  # squeezed networks have no law, and pruning stops at a budget
         kinds = (Budget,) if {"importance", "_target_"} & set(method) else (Budget, AccuracyFloor)
     return [each for each in constraints if isinstance(each, kinds)]
 
@@ -103,7 +103,7 @@ def planned_network(
     constraint, settings = stored_budget(method, constraint)
     method.pop("bits_per_weight", None)
     if target := method.pop("_target_", None):
-        plan = compress({**network_def, "_target_": target}, constraint, **method)  # of which no law is known
+        plan = compress({**network_def, "_target_": target}, constraint, **method)  # it has no law
         return plan.network_def, {}, settings
     fewer = method.pop("fewer", 0)
     complexity, degradation = laws[0]
@@ -115,7 +115,7 @@ def planned_network(
 
 
 def stored_budget(method: Mapping[str, Any], constraint: Any) -> tuple[Any, dict[str, int]]:
-    """Return a budget on bytes at the bits a weight that a method stores, and these as a setting of ``train.yaml``."""
+    """Return a disk budget at the bits per weight that a method stores, and these as a setting of ``train.yaml``."""
     if "bits_per_weight" not in method or not isinstance(constraint, DiskBudget):
         return constraint, {}
     bits = {"bits_per_weight": method["bits_per_weight"]}

@@ -1,4 +1,4 @@
-"""Training the network of every method for every constraint, each once."""
+"""Training runs of a comparison: the network of every method for every constraint, each once."""
 
 from __future__ import annotations
 
@@ -48,26 +48,26 @@ def compare(
     seeds: Sequence[int] = (0,),
     **recipe: Any,
 ) -> list[Rival]:
-    """Train the network of every method for every constraint with every seed; do only what is not done yet.
+    """Train the network of every method for every constraint with every seed; finished runs are kept.
 
     Args:
         bundle_root: folder of the bundle whose ``train.yaml`` trains and whose ``evaluate.yaml`` scores.
-        output_dir: folder of the comparison; each network has one of its own in it.
+        output_dir: folder of the comparison, with one subfolder per network.
         network_def: the full-size network's MONAI config, with references resolved.
-        constraints: budgets on bytes, multiply-adds or memory, and accuracy floors; a method is tried for those that it
-            can be made for.
+        constraints: budgets on bytes, multiply-adds or memory, and accuracy floors; a method is applied to those
+            that it supports.
         complexity: profile of the data set.
-        degradation: by which layer-wise plans share, and scores are predicted.
-        further_laws: profiles and models that predict other metrics of the same networks.
+        degradation: law that decides the widths of layer-wise plans and predicts the scores.
+        further_laws: profiles and laws that predict other metrics of the same networks.
         methods: names of ``METHODS``.
-        seeds: of the trainings.
+        seeds: seeds of the training runs.
         recipe: overrides of ``train.yaml`` by their ids, ``dataset_dir`` among them.
 
     Returns:
-        One rival a method, constraint and seed; none where a method has no network that keeps to the constraint.
+        One rival per method, constraint and seed; none if no network of the method meets the constraint.
 
     Raises:
-        ValueError: for a method that is not among ``METHODS``.
+        ValueError: if a method is not among ``METHODS``.
     """
     if unknown := set(methods) - set(METHODS):
         raise ValueError(f"unknown methods {sorted(unknown)}: choose from {', '.join(METHODS)}.")
@@ -151,4 +151,4 @@ def _pruned(
     return Rival(method, budget, recipe["seed"], {}, record, seconds)
 
 
-_BATCHES = 10  # that an importance is measured on
+_BATCHES = 10  # on which an importance is measured

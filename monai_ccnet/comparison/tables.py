@@ -1,4 +1,4 @@
-"""What came out of a comparison, one row a method and constraint."""
+"""Tables of a comparison, one row per method and constraint."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["compare_table", "rival_latencies"]
 
 
 def rival_latencies(output_dir: str | os.PathLike, rivals: Iterable[Rival]) -> LatencyComparison:
-    """Measure the rivals of one comparison in turns on the machine at hand; one of each method and constraint.
+    """Measure the rivals of one comparison in turns on this machine, one of each method and constraint.
 
     Args:
         output_dir: folder of the comparison.
-        rivals: as :func:`compare` returned them; the first is what the others are compared with.
+        rivals: rivals as :func:`compare` returned them; the others are compared with the first.
 
     Returns:
         Latencies by method and constraint, as the rows of :func:`compare_table` find them.
@@ -43,14 +43,14 @@ def rival_latencies(output_dir: str | os.PathLike, rivals: Iterable[Rival]) -> L
 
 
 def compare_table(rivals: Iterable[Rival], latencies: LatencyComparison | None = None) -> list[dict[str, Any]]:
-    """Return one row a method and constraint: means over the seeds, with the deviation of the scores.
+    """Return one row per method and constraint: means over the seeds, with the standard deviation of the scores.
 
     Scores are F1 and IU, predicted and achieved. Predictions are relative to the mean of the full-size network's scores
-    and therefore stated where that network is among the rivals.
+    and therefore stated only if that network is among the rivals.
 
     Args:
-        rivals: as :func:`compare` returns them.
-        latencies: as :func:`rival_latencies` returns them; without them nothing is said of latency.
+        rivals: rivals as :func:`compare` returned them.
+        latencies: latencies as :func:`rival_latencies` returns them; without them the column of latencies is empty.
     """
     groups: dict[tuple, list[Rival]] = {}
     for rival in rivals:

@@ -1,7 +1,7 @@
-"""Pictures of what was measured, planned and found; each function returns a figure and touches no file.
+"""Figures of measurements, plans and results; each function returns a figure and writes no file.
 
-They need matplotlib (``pip install "monai_ccnet[figures]"``) and neither a display nor its global state. They are about
-as wide as a page, and can be read on a phone.
+They need matplotlib (``pip install "monai_ccnet[figures]"``), but no display and not its global state. They fit the
+width of a page, and their text is legible on a phone.
 """
 
 from monai_ccnet.figures.canvas import has_matplotlib, save_figure

@@ -1,4 +1,4 @@
-"""What all pictures share: a figure that needs no display, its file, and the axes that more than one of them has."""
+"""Parts shared by all figures: a figure that needs no display, its file, and common axes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     has_matplotlib = True
 else:
     Figure, has_matplotlib = optional_import(
-        "matplotlib.figure", name="Figure", descriptor="{}: pictures need it; pip install 'monai_ccnet[figures]'"
+        "matplotlib.figure", name="Figure", descriptor="{}: figures need it; pip install 'monai_ccnet[figures]'"
     )
 
 ticker, _ = optional_import("matplotlib.ticker")
@@ -32,18 +32,18 @@ __all__ = [
     "without_ticks",
 ]
 
-PAGE_WIDTH = 5.2  # inches: on a phone, letters of 10 points are then still read
+PAGE_WIDTH = 5.2  # inches; letters of 10 points are then legible on a phone
 
 
 def save_figure(path: str | os.PathLike, figure: Figure, dots_per_inch: int = 144) -> None:
-    """Write a figure as the kind of picture that the name of the file says, atomically."""
+    """Write a figure atomically, in the format of the file's extension."""
     kind = os.path.splitext(os.fspath(path))[1].lstrip(".") or "png"
     with atomically(path) as file:
         figure.savefig(file, format=kind, dpi=dots_per_inch)
 
 
 def scale_name(scale: int) -> str:
-    """Return a scale as it is written under an axis.
+    """Return the label of a scale on an axis.
 
     >>> scale_name(1), scale_name(4)
     ('1', '1/4')
@@ -52,7 +52,7 @@ def scale_name(scale: int) -> str:
 
 
 def scale_axis(axes: Any, scales: Sequence[int]) -> None:
-    """Make the axis of scales, each as far from the next as they are in octaves, and that of complexities from 0."""
+    """Set up the x-axis of scales, logarithmic to base 2, and the y-axis of complexities, from 0."""
     axes.set_xscale("log", base=2)
     axes.set_xticks(scales, [scale_name(scale) for scale in scales])
     axes.minorticks_off()
@@ -64,7 +64,7 @@ def scale_axis(axes: Any, scales: Sequence[int]) -> None:
 def plain_log_axis(
     axis: Any, *, base: int = 10, subdivided: Sequence[float] = (1, 2, 5), unit: str | None = None
 ) -> None:
-    """Write the numbers of a logarithmic axis out, 20 and not 2 x 10 to the 1; with a unit 20 kB, with ``""`` 20 k."""
+    """Label a logarithmic axis with plain numbers, 20 instead of 2 x 10^1; with a unit as 20 kB, with ``""`` 20 k."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_major_locator(ticker.LogLocator(base, subdivided))
     axis.set_major_formatter(
@@ -74,6 +74,6 @@ def plain_log_axis(
 
 
 def without_ticks(axes: Any) -> None:
-    """Take the ticks from axes that show an image."""
+    """Remove the ticks from axes that show an image."""
     axes.set_xticks([])
     axes.set_yticks([])

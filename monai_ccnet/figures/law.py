@@ -1,4 +1,4 @@
-"""The law of degradation beside what it was fitted to."""
+"""Figure of a law and of the networks that it was fitted to."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["draw_degradation"]
 
 
 def draw_degradation(model: DegradationModel, points: Sequence[DegradationPoint]) -> Figure:
-    """Draw relative scores against the loss of weights with the fitted law, and slopes against complexity: Figs. 6-8.
+    """Draw relative scores against compression with the fitted law, and slopes against complexity (Figs. 6-8).
 
     Args:
-        model: fitted to the points.
+        model: law that was fitted to the points.
         points: trained networks of several data sets.
     """
     figure = Figure(figsize=(11, 4.6), layout="constrained")
@@ -34,8 +34,8 @@ def draw_degradation(model: DegradationModel, points: Sequence[DegradationPoint]
             right.plot(complexity, model.dataset_slopes[name], "o", color=f"C{index}")
     plain_log_axis(left.xaxis)
     left.set_xlabel("times fewer weights")
-    left.set_ylabel(f"{model.metric.upper()} relative to full size (x: did not learn)")
-    left.set_title("dots: trained, lines: the law at each data set's complexity", fontsize=9)
+    left.set_ylabel(f"{model.metric.upper()} relative to full size (x: failed to learn)")
+    left.set_title("dots: trained networks, lines: the law at each data set's complexity", fontsize=9)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
     left.grid(alpha=0.3)
 
@@ -50,7 +50,7 @@ def draw_degradation(model: DegradationModel, points: Sequence[DegradationPoint]
     right.set_xlabel(f"complexity ({model.settings.get('measure', 'any measure')})")
     right.set_ylabel("relative loss per decade of weights")
     squared = "" if model.r_squared is None else f", R² {model.r_squared:.2f}"
-    left_out = "" if model.left_out_error is None else f", error of a set left out {model.left_out_error:.3f}"
+    left_out = "" if model.left_out_error is None else f", leave-one-out error {model.left_out_error:.3f}"
     right.set_title(f"{model.slope:.3g} x complexity {model.intercept:+.3g}{squared}{left_out}", fontsize=9)
     right.grid(alpha=0.3)
     return figure

@@ -1,4 +1,4 @@
-"""Pictures of complexity: of images, of data sets, over the scales, by several measures."""
+"""Figures of complexity: of images, of data sets, over the scales, by several measures."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = ["draw_complexity", "draw_measures", "draw_profiles", "draw_scales"]
 def draw_complexity(
     profile: ComplexityProfile, table: str | os.PathLike, images: int = 4, folder: str | os.PathLike = ""
 ) -> Figure:
-    """Draw the least and the most complex images of a data set with their numbers, and the fall over the scales.
+    """Draw the least and the most complex images of a data set with their values, and the mean at each scale.
 
     Args:
-        profile: of the data set.
-        table: the CSV file that :func:`~monai_ccnet.complexity.measure_dataset` wrote with it.
-        images: how many of the least and of the most complex; a volume is shown by its middle slice.
-        folder: of the data set, if the table names its files relative to it.
+        profile: profile of the data set.
+        table: path of the CSV file that :func:`~monai_ccnet.complexity.measure_dataset` wrote with it.
+        images: number of the least and of the most complex images; a volume is shown by its middle slice.
+        folder: folder of the data set, needed if the table names its files relative to it.
     """
     with open(table, newline="", encoding="utf-8") as file:
         first = f"1/{profile.scales[0]}"
@@ -56,15 +56,16 @@ def draw_complexity(
 
 
 def draw_scales(image: Any, profile: ComplexityProfile, *, label: Any = None, pixels: int = 256) -> Figure:
-    """Draw what remains of an image at each scale, at its own size again, with the data set's complexity there: Fig. 3.
+    """Draw an image at each scale, restored to its size, with the data set's mean complexity at the scale (Fig. 3).
 
     Args:
-        image: channel-first, shape ``(C, H, W)`` or ``(C, H, W, D)``, or the name of its file, or of several that
-            are its channels; of a volume the middle slice is shown, of channels that are no colours the first.
-        profile: of the data set that the image is of.
-        label: of the image, of shape ``(1, H, W)`` or ``(1, H, W, D)`` or the name of its file; shown in the image's
-            place where the measure looks at labels.
-        pixels: the longest side that is shown, cut from the middle of a larger image, so that detail can be seen.
+        image: image, channel-first, of shape ``(C, H, W)`` or ``(C, H, W, D)``, or the path of its file, or the paths
+            of several files, one per channel. Of a volume the middle slice is shown, of channels that are not colours
+            the first.
+        profile: profile of the data set that the image belongs to.
+        label: label of the image, of shape ``(1, H, W)`` or ``(1, H, W, D)``, or the path of its file; shown instead of
+            the image if the measure is one of labels.
+        pixels: longest side shown, in pixels; of a larger image the middle is shown, so that detail can be seen.
     """
     measure = profile.settings["measure"]
     what = "label" if label is not None and measure in MEASURES and MEASURES[measure].source == "label" else "image"
@@ -104,17 +105,17 @@ def draw_profiles(profiles: Sequence[ComplexityProfile]) -> Figure:
     """Draw the complexity of several data sets over the scales, the most complex first.
 
     Args:
-        profiles: of equal settings, each with its 95 % interval where that is known.
+        profiles: profiles with equal settings; each is drawn with its 95 % interval, if known.
 
     Raises:
-        ValueError: if there is none, or their settings differ: such complexities do not compare.
+        ValueError: if there is none, or their settings differ: such complexities are not comparable.
     """
     if not profiles:
         raise ValueError("there is no profile to draw: measure a data set with measure_dataset.")
     for profile in profiles:
         if profile.settings != profiles[0].settings:
             raise ValueError(
-                f"complexities under different settings do not compare: {profiles[0].dataset!r} has "
+                f"complexities under different settings are not comparable: {profiles[0].dataset!r} has "
                 f"{profiles[0].settings}, {profile.dataset!r} {profile.settings}."
             )
     figure = Figure(figsize=(PAGE_WIDTH, 4.0), layout="constrained")
@@ -125,11 +126,11 @@ def draw_profiles(profiles: Sequence[ComplexityProfile]) -> Figure:
 
 
 def draw_measures(fits: Sequence[MeasureFit], measures: int = 6) -> Figure:
-    """Draw the degradation of data sets and their complexity by several measures, each over its own range: Fig. 2.
+    """Draw the degradation of data sets and their complexity by several measures, each scaled to its range (Fig. 2).
 
     Args:
-        fits: as :func:`~monai_ccnet.complexity.rank_measures` returns them.
-        measures: how many of the best to draw.
+        fits: fits as :func:`~monai_ccnet.complexity.rank_measures` returns them.
+        measures: number of the best measures to draw.
     """
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.subplots()
@@ -140,7 +141,7 @@ def draw_measures(fits: Sequence[MeasureFit], measures: int = 6) -> Figure:
         label = f"{fit.measure} (leave-one-out error {fit.leave_one_out_error:.3f})"
         axes.plot(places, _over_its_range(fit.complexities)[order], marker=marker, alpha=0.8, label=label)
     axes.set_xticks(places, [fits[0].datasets[index] for index in order], rotation=30, ha="right")
-    axes.set_ylabel("over its own range, least to most")
+    axes.set_ylabel("scaled to its own range, least to most")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     return figure
@@ -163,14 +164,14 @@ def _draw_profile(axes: Any, profiles: Sequence[ComplexityProfile]) -> None:
 
 
 def _loaded(image: Any) -> np.ndarray:
-    """Return an image given as an array, or as the name of its file or of several."""
+    """Return an image given as an array, or as the path of its file or of several."""
     if not isinstance(image, (str, os.PathLike, list, tuple)):
         return as_array(image)
     return as_array(load_image(image))
 
 
 def _picture(image: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
-    """Return an image as its measure saw it; of channels that are no colours, the first."""
+    """Return an image as its measure saw it; of channels that are not colours, the first."""
     return to_pictures(image, **{key: settings[key] for key in ("intensity", "channels", "axes") if key in settings})[0]
 
 

@@ -18,22 +18,22 @@ _OPACITY = 0.6
 
 
 def overlay(image: Any, truth: Any, prediction: Any) -> np.ndarray:
-    """Lay a label and a prediction over an image: what was missed red, what was added green, where both agree yellow.
+    """Draw a label and a prediction over an image: yellow is correct, red is missed, green is added.
 
-    Where both see an object and its class differs, the true class was missed: red.
+    A pixel of an object with the wrong class counts as missed: red.
 
     Args:
-        image: shape ``(C, H, W)`` or ``(C, H, W, D)``, any real dtype, its first axis along x as MONAI reads it; of
-            channels that are no colours the first is shown.
+        image: image of shape ``(C, H, W)`` or ``(C, H, W, D)``, any real dtype, with its first axis along x as MONAI
+            reads it; of channels that are not colours the first is shown.
         truth: class indices of shape ``(1, H, W)`` or ``(1, H, W, D)``, 0 the background.
-        prediction: as ``truth``.
+        prediction: predicted class indices, of the same shape as ``truth``.
 
     Returns:
         A picture of shape ``(H, W, 3)``, RGB, ``uint8``, its rows along y; of a volume the axial slice with the most
-        that is true.
+        foreground in ``truth``.
 
     Raises:
-        ValueError: if the label and the prediction do not lie on the image.
+        ValueError: if the shapes of the image, the label and the prediction do not match.
 
     >>> image, truth = np.zeros((1, 2, 2)), np.array([[[1, 0], [1, 0]]])
     >>> picture = overlay(image, truth, np.array([[[1, 1], [0, 0]]]))
@@ -49,10 +49,10 @@ def overlay(image: Any, truth: Any, prediction: Any) -> np.ndarray:
 
 
 def draw_overlays(models: Mapping[str, Sequence[SegmentedImage]]) -> Figure:
-    """Draw a few test images, and beside or below each what each of several networks makes of it: Figs. 9-11.
+    """Draw a few test images, and beside or below each its segmentations by several networks (Figs. 9-11).
 
     Args:
-        models: what networks made of the same images, by a name for each network, such as its width.
+        models: segmentations of the same images by each network, by a name of the network, such as its width.
 
     Raises:
         ValueError: if there is nothing to draw, or the networks did not segment the same images.
@@ -61,7 +61,7 @@ def draw_overlays(models: Mapping[str, Sequence[SegmentedImage]]) -> Figure:
     if len(shown) != 1 or shown == {()}:
         raise ValueError(f"overlays need one network or more that segmented the same images, got {sorted(shown)}.")
     images = next(iter(models.values()))
-    beside = len(images) < 1 + len(models)  # the way round that takes fewer rows
+    beside = len(images) < 1 + len(models)  # the orientation with fewer rows
     rows, columns = (len(images), 1 + len(models)) if beside else (1 + len(models), len(images))
     height = max(min(2.0, as_array(each.truth).shape[2] / as_array(each.truth).shape[1]) for each in images)
     panel = min(2.4, PAGE_WIDTH / columns)
@@ -78,12 +78,12 @@ def draw_overlays(models: Mapping[str, Sequence[SegmentedImage]]) -> Figure:
         axes.set_title(name, fontsize=9) if beside else axes.set_ylabel(name, fontsize=9)
     for axes in grid.ravel():
         without_ticks(axes)
-    figure.suptitle("yellow: found, red: missed, green: too much", fontsize=10)
+    figure.suptitle("yellow: correct, red: missed, green: added", fontsize=10)
     return figure
 
 
 def _pictures(image: Any, truth: Any, prediction: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what is shown of an image, ``(H, W, 3)``, and the classes there, ``(H, W)``, true and predicted."""
+    """Return the picture of an image, ``(H, W, 3)``, and its true and predicted classes, ``(H, W)``."""
     pixels, labels, found = as_array(image), as_array(truth), as_array(prediction)
     if not labels.shape == found.shape == (1, *pixels.shape[1:]):
         raise ValueError(

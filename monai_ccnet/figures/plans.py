@@ -1,4 +1,4 @@
-"""Pictures of a plan: what becomes of each stage, and what other sizes would be predicted to reach."""
+"""Figures of a plan: the channels of each stage, and the predicted scores of other sizes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["draw_plan", "draw_trade_off"]
 
 
 def draw_plan(plan: CompressionPlan) -> Figure:
-    """Draw the channels of each stage, full-size and planned, and below them why: what the law says of each stage.
+    """Draw the channels of each stage, full-size and planned, and below them the predictions of the law.
 
-    Below is the predicted score at the complexity of each stage's scale, against how many times fewer weights the
-    stage has; the dots are the plan. In a layer-wise plan they lie about level: every stage loses the same share.
-    A plan without a profile and a model has no such part.
+    The lower panel shows the predicted score at the complexity of each stage's scale, against how many times fewer
+    weights the stage has; dots mark the plan. In a plan by complexity the dots are about level, because every stage
+    loses the same share. A plan without a profile has no lower panel.
 
     Args:
-        plan: as :func:`~monai_ccnet.constraints.compress` returns it.
+        plan: plan as :func:`~monai_ccnet.constraints.compress` returns it.
     """
     stages = plan.family
     model, profile = plan.degradation, plan.complexity
@@ -79,8 +79,8 @@ def draw_trade_off(plans: Sequence[CompressionPlan], chosen: CompressionPlan | N
     """Draw the predicted score against the bytes of the file, with its interval.
 
     Args:
-        plans: as :func:`~monai_ccnet.constraints.trade_off` returns them; each with a prediction.
-        chosen: a plan to point out.
+        plans: plans as :func:`~monai_ccnet.constraints.trade_off` returns them; each with a prediction.
+        chosen: plan to highlight.
     """
     figure = Figure(figsize=(PAGE_WIDTH, 3.8), layout="constrained")
     axes = figure.subplots()

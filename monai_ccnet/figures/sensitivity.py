@@ -1,4 +1,4 @@
-"""A picture of what each layer is worth to a trained network, and of what plans take of it."""
+"""Figure of the sensitivity of each layer of a trained network, and of how far plans compress the layer."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["draw_sensitivity"]
 
 
 def draw_sensitivity(rows: Sequence[SensitivityRow], plans: Mapping[str, CompressionPlan] | None = None) -> Figure:
-    """Draw the score that each layer costs against the weights that go with it, and what plans take of it: Fig. 12.
+    """Draw the score lost by pruning each layer against the weights removed, and how far plans compress it (Fig. 12).
 
     Args:
-        rows: as :func:`~monai_ccnet.posttraining.layer_sensitivity` returns them; a dot is the mean of its draws, and
-            its bar reaches from the least to the most.
-        plans: by what to call them; drawn is how many times fewer weights they leave in the same layers.
+        rows: rows as :func:`~monai_ccnet.posttraining.layer_sensitivity` returns them; a dot is the mean over a layer's
+            draws, and its bar spans the least to the most.
+        plans: plans by their names in the legend; drawn is how many times fewer weights each layer has in a plan.
     """
     layers = list(dict.fromkeys(row.layer for row in rows))
     figure = Figure(figsize=(11 if plans else 6.4, 4.6), layout="constrained")
@@ -34,7 +34,7 @@ def draw_sensitivity(rows: Sequence[SensitivityRow], plans: Mapping[str, Compres
     panels[0].axhline(0, color="k", linewidth=0.5)
     panels[0].set_xscale("log")
     panels[0].set_xlabel("kernel weights removed")
-    panels[0].set_ylabel("score lost, relative")
+    panels[0].set_ylabel("relative loss of score")
     removed = sum(row.removed for row in rows) / max(1, sum(row.channels for row in rows))
     panels[0].set_title(f"{removed:.0%} of one layer's filters removed at random", fontsize=9)
     panels[0].grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""What a run tells: as JSON, in plain words, and as one page with its pictures."""
+"""The report of a run: as JSON, as plain text, and as an HTML page with figures."""
 
 from monai_ccnet.reporting.page import PICTURES, html_report, save_html_report
 from monai_ccnet.reporting.report import report, report_words, save_report, save_trade_off

@@ -1,4 +1,4 @@
-"""What a run tells, as one page for people: numbers, words and pictures in order, in one file that needs no other."""
+"""The report of a run as a self-contained HTML page with numbers, text and figures."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from monai_ccnet.reporting.report import report, report_words
 
 __all__ = ["PICTURES", "html_report", "save_html_report"]
 
-# The pictures that a page shows, by the names of their files without the ending, and what it says of each.
+# The figures of a page, by their file names without the extension, with their captions.
 PICTURES = {
-    "overlays": "Test images, from the worst to the best F1: yellow where the network agrees with the label, red what "
-    "it missed, green what it added.",
+    "overlays": "Test images, from the worst to the best F1. Yellow: correct; red: missed by the network; green: added "
+    "by the network.",
     "plan": "Channels of each stage, and the score that the law predicts at the complexity of its scale.",
-    "trade_off": "Predicted score of every size that could be had.",
-    "scales": "What remains of a training image at each scale.",
+    "trade_off": "Predicted score of each possible size.",
+    "scales": "A training image at each scale, restored to its size.",
 }
 
 _UNKNOWN = "not known"
@@ -32,13 +32,13 @@ _UNKNOWN = "not known"
 def save_html_report(
     path: str | os.PathLike, plan: CompressionPlan, record: TrialRecord, full_size_score: float | None = None
 ) -> None:
-    """Write the page of a run, atomically, with those of :data:`PICTURES` that lie beside it as PNG files.
+    """Write the HTML page of a run atomically, with those figures of :data:`PICTURES` that are beside it as PNG files.
 
     Args:
-        path: of the page; its folder is where pictures are looked for.
-        plan: what was planned.
-        record: what was trained.
-        full_size_score: as in :func:`~monai_ccnet.reporting.report.report`.
+        path: path of the HTML file to write; figures are searched for in its folder.
+        plan: plan of the network.
+        record: record of the trained network.
+        full_size_score: the full-size network's own score on the plan's metric, if known.
     """
     files = {name: Path(path).parent / f"{name}.png" for name in PICTURES}
     pictures = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
@@ -53,13 +53,13 @@ def html_report(
     full_size_score: float | None = None,
     pictures: Mapping[str, bytes] | None = None,
 ) -> str:
-    """Return the page of a run as HTML, which refers to nothing outside of itself.
+    """Return the report of a run as a self-contained HTML page.
 
     Args:
-        plan: what was planned.
-        record: what was trained.
-        full_size_score: as in :func:`~monai_ccnet.reporting.report.report`.
-        pictures: PNG files by their names in :data:`PICTURES`; those that are not there are not shown.
+        plan: plan of the network.
+        record: record of the trained network.
+        full_size_score: the full-size network's own score on the plan's metric, if known.
+        pictures: contents of PNG files by their names in :data:`PICTURES`; missing ones are not shown.
 
     Raises:
         InfeasibleConstraintError: if the file that was written is above the plan's disk budget.
@@ -87,13 +87,13 @@ def html_report(
 
 
 _SCORES = ("score", "predicted", "interval", "achieved")
-_CONSTRAINTS = ("asked for", "has", "kept")
-_SIZES = ("", "full size", "this network", "times less")
+_CONSTRAINTS = ("constraint", "this network", "met")
+_SIZES = ("", "full size", "this network", "times smaller")
 _STAGES = ("stage", "complexity", "full-size channels", "channels", "multiplier")
 
 
 def _in_short(plan: CompressionPlan, content: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the numbers that stand out, each with what it is."""
+    """Return the most important numbers, each with its meaning."""
     metric, predicted = content["metric"].upper(), content["predicted"]
     relative = content["achieved"]["relative_score"]
     numbers = [(f"{content['achieved']['score']:.3f}", f"{metric} on the test images")]
@@ -139,9 +139,9 @@ def _constraints(plan: CompressionPlan, record: TrialRecord) -> list[Sequence[st
         else:
             needed = each.needed(plan.network_def)
             has, kept = each.words(needed), needed <= each.limit
-        binds = " (what binds)" if each == plan.constraint and len(plan.constraints) > 1 else ""
+        binds = " (binding constraint)" if each == plan.constraint and len(plan.constraints) > 1 else ""
         rows.append((f"{each}{binds}", has, "yes" if kept else "no"))
-    return [*rows, ("the file that was written", f"{record.file_bytes:,} bytes", "")]
+    return [*rows, ("file of weights as written", f"{record.file_bytes:,} bytes", "")]
 
 
 def _sizes(plan: CompressionPlan, record: TrialRecord) -> list[Sequence[str]]:
@@ -150,15 +150,15 @@ def _sizes(plan: CompressionPlan, record: TrialRecord) -> list[Sequence[str]]:
         "weights": "weights (kernels)",
         "parameters": "parameters",
         "file_bytes": "bytes of the file at 32 bits",
-        "macs": f"multiply-adds of {shape}",
-        "activation_bytes": f"bytes of activations of {shape}",
-        "training_bytes": f"bytes of activations in training of {shape}",
+        "macs": f"multiply-adds for an input of {shape}",
+        "activation_bytes": f"bytes of activations for an input of {shape}",
+        "training_bytes": f"bytes of activations in training for an input of {shape}",
     }
     pairs = [(words, getattr(plan.full_size, name), getattr(plan.size, name)) for name, words in names.items()]
     rows: list[Sequence[str]] = [
         (words, f"{full:,}", f"{small:,}", f"{full / small:,.1f}") for words, full, small in pairs if full and small
     ]
-    written = ("bytes of the file that was written", "", f"{record.file_bytes:,}", "")
+    written = ("bytes of the file as written", "", f"{record.file_bytes:,}", "")
     return [*rows[:3], written, *rows[3:]]
 
 
@@ -198,7 +198,7 @@ def _complexity(plan: CompressionPlan, picture: str) -> str:
 
 
 def _law(plan: CompressionPlan) -> str:
-    return _section("How fast the network loses accuracy", _paragraphs(str(plan.degradation).splitlines()))
+    return _section("Law: how fast the network loses accuracy", _paragraphs(str(plan.degradation).splitlines()))
 
 
 def _training(record: TrialRecord) -> list[Sequence[str]]:
@@ -238,8 +238,9 @@ def _picture(png: bytes, words: str) -> str:
 
 
 _DID_NOT_LEARN = (
-    '<p class="warning">This network did not learn: its F1 is no better than that of one class everywhere. '
-    "Its scores say nothing of the plan. Train for longer, with another seed, or allow a wider network.</p>"
+    '<p class="warning">This network failed to learn: its F1 is no better than that of the best constant prediction '
+    "(one class everywhere). Its scores tell nothing about the plan. Train for longer, with another seed, or allow a "
+    "wider network.</p>"
 )
 
 _PAGE = Template("""<!DOCTYPE html>
@@ -277,8 +278,8 @@ footer { margin-top: 2.5rem; }
 <body>
 <h1>$title</h1>
 $body
-<footer>Made by monai_ccnet, after Mishra, Chen and Hu: Image Complexity Guided Network Compression for Biomedical Image
-Segmentation, ACM Journal on Emerging Technologies in Computing Systems (2021).</footer>
+<footer>Created by monai_ccnet. Method: Mishra, Chen and Hu, Image Complexity Guided Network Compression for Biomedical
+Image Segmentation, ACM Journal on Emerging Technologies in Computing Systems (2021).</footer>
 </body>
 </html>
 """)

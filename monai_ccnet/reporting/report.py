@@ -1,4 +1,4 @@
-"""What a run tells: the plan and what became of it, side by side, as JSON and in plain words."""
+"""The report of a run: predicted and achieved scores side by side, as JSON and as plain text."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["report", "report_words", "save_report", "save_trade_off"]
 
 
 def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | None = None) -> dict[str, Any]:
-    """Return predicted and achieved side by side, with the budget and the sizes.
+    """Return predicted and achieved scores side by side, with the constraints and the sizes.
 
     Args:
-        plan: what was planned.
-        record: what was trained.
-        full_size_score: the full-size network's own score on the plan's metric, where it is known; it turns the
-            predicted score, which is relative, into an absolute one, and the achieved score into a relative one.
+        plan: plan of the network.
+        record: record of the trained network.
+        full_size_score: the full-size network's own score on the plan's metric, if known; it turns the predicted
+            score, which is relative, into an absolute one, and the achieved score into a relative one.
 
     Raises:
         InfeasibleConstraintError: if the file that was written is above the plan's disk budget.
@@ -28,7 +28,7 @@ def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | 
     for each in plan.constraints:
         if isinstance(each, DiskBudget) and record.file_bytes > each.max_bytes:
             raise InfeasibleConstraintError(
-                f"the file written has {record.file_bytes:,} bytes, the budget is {each.max_bytes:,}."
+                f"the file has {record.file_bytes:,} bytes, the budget is {each.max_bytes:,}: save it at fewer bits."
             )
     metric = plan.degradation.metric
     achieved = record.scores[metric]
@@ -75,13 +75,13 @@ def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | 
 
 
 def report_words(content: dict[str, Any]) -> str:
-    """Return a report in plain words."""
+    """Return a report as plain text."""
     achieved, sizes, metric = content["achieved"], content["sizes"], content["metric"].upper()
     scores = ", ".join(f"{name} {achieved[name]:.4f}" for name in METRICS if name in achieved)
     lines = [
         f"Achieved on the test images of {content['dataset']}: {scores}.",
-        f"Written: {sizes['file_bytes']:,} bytes, {sizes['compression']:.1f}x fewer weights than the full-size "
-        f"network; trained and evaluated in {content['seconds']:,.0f} s.",
+        f"File of weights: {sizes['file_bytes']:,} bytes, {sizes['compression']:.1f}x fewer weights than the full-size "
+        f"network. Training and evaluation took {content['seconds']:,.0f} s.",
     ]
     predicted = content["predicted"]
     if predicted is not None and achieved["relative_score"] is not None:
@@ -91,8 +91,8 @@ def report_words(content: dict[str, Any]) -> str:
         )
     elif predicted is not None:
         lines.append(
-            f"Predicted was {predicted['relative_score']:.1%} of the full-size network's {metric}, which is not known "
-            "here: train it with train.yaml and give its score as --full_size_score to compare."
+            f"Predicted: {predicted['relative_score']:.1%} of the full-size network's {metric}. To compare, train the "
+            "full-size network with train.yaml and give its score as --full_size_score."
         )
     return "\n".join(lines)
 
@@ -100,14 +100,14 @@ def report_words(content: dict[str, Any]) -> str:
 def save_report(
     path: str | os.PathLike, plan: CompressionPlan, record: TrialRecord, full_size_score: float | None = None
 ) -> str:
-    """Write the report as JSON, atomically, and return it in plain words."""
+    """Write the report as JSON, atomically, and return it as plain text."""
     content = report(plan, record, full_size_score)
     write_json(path, content)
     return report_words(content)
 
 
 def save_trade_off(path: str | os.PathLike, plans: Sequence[CompressionPlan]) -> None:
-    """Write plans as a table (CSV), one row a plan: widths, sizes, predicted score and its interval; atomically."""
+    """Write plans as a CSV table, one row per plan: widths, sizes, predicted score and its interval; atomically."""
     names = ("weights", "parameters", "file_bytes", "macs", "activation_bytes")
     with csv_rows(path, ["channels", "compression", *names, "predicted", "low", "high"]) as write_row:
         for plan in plans:

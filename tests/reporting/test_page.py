@@ -106,13 +106,13 @@ def test_the_page_says_what_was_asked_for_predicted_and_achieved():
         f"{PLAN.full_size.macs:,}",
         "0.1518",  # complexity
         "0.437",  # the law
-        "at most 60,000 bytes on disk (parameters at 32 bits, and the file) (what binds)",
+        "at most 60,000 bytes on disk (parameters at 32 bits, and the file) (binding constraint)",
         "at most 10,000,000 bytes in memory",
         "max_epochs 3",
         str(PLAN).splitlines()[1],
     ):
         assert words in page.text, words
-    assert "did not learn" not in page.text
+    assert "failed to learn" not in page.text
     assert "/somewhere" not in page.text
 
 
@@ -165,7 +165,7 @@ def test_every_kind_of_plan_has_its_page(network_def, constraint, known):
 
 def test_a_network_that_did_not_learn_is_named_as_such():
     record = record_of(PLAN, scores=SCORES | {"f1": 0.39})
-    assert "did not learn" in Page(html_report(PLAN, record)).text
+    assert "failed to learn" in Page(html_report(PLAN, record)).text
 
 
 def test_a_file_above_the_budget_has_no_page(tmp_path):
