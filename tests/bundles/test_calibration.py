@@ -64,7 +64,7 @@ def test_a_sweep_records_each_trial_once_and_a_failure_stops_no_other(disks_2d, 
     assert full.losses[-1] < full.losses[0]
     assert full.recipe["max_epochs"] == 3
     assert narrow.size.weights < full.size.weights
-    assert "divide by" in failed.error
+    assert "be divisible by" in failed.error
     assert not failed.has_learned
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.pt")}
