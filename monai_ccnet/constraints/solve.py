@@ -159,7 +159,7 @@ def _widest_within(family: NetworkFamily, rule: Rule, budget: Budget) -> Channel
 
     if (least := needed(family.smallest)) > budget.limit:
         raise InfeasibleConstraintError(
-            f"no width fits {budget}: with {'-'.join(map(str, family.smallest))} channels the network "
+            f"no width fits the budget, {budget}: with {'-'.join(map(str, family.smallest))} channels the network "
             f"still needs {budget.words(least)}. Raise the budget to at least that, or use fewer stages."
         )
 
