@@ -1,4 +1,4 @@
-"""One training of one network by the bundle's configs, alone or in sweeps."""
+"""Training runs by the bundle's configs, alone or in sweeps."""
 
 from monai_ccnet.training.examples import SegmentedImage, segment_examples, segment_sweep
 from monai_ccnet.training.losses import DeepSupervision

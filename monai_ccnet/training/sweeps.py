@@ -1,4 +1,4 @@
-"""Many trials, in any order, on any of joblib's backends, each done once."""
+"""Sweeps of training runs, in any order, on any of joblib's backends, each run once."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from monai_ccnet.values import load_values
 __all__ = ["FAST_MULTIPLIERS", "MULTIPLIERS", "Trial", "load_records", "plan_trials", "run_sweep"]
 
 MULTIPLIERS = (1.0, 0.75, 0.5, 0.25, 0.1875, 0.125, 0.0625)  # section 5.3 of the paper
-FAST_MULTIPLIERS = (1.0, 0.25, 0.0625)  # section 6.4: these on two data sets move lambda by 2.4 %
+FAST_MULTIPLIERS = (1.0, 0.25, 0.0625)  # section 6.4: with these on two data sets lambda changes by 2.4 %
 
 
 class Trial(NamedTuple):
-    """A training to be done: the network, what it is trained on and how, and the folder for what it leaves."""
+    """A training run to do: its network, data set and settings, and the folder for its results."""
 
     bundle_root: str
     output_dir: str
     network_def: dict[str, Any]
     multiplier: float
     recipe: dict[str, Any]
-    cost: float  # multiply-adds of one image, to tell how much of a sweep is done
+    cost: float  # multiply-adds of one image, for the progress of a sweep
 
 
 def plan_trials(
@@ -53,22 +53,22 @@ def plan_trials(
     seeds: Sequence[int] = (0,),
     **recipe: Any,
 ) -> list[Trial]:
-    """Return the trials of a sweep: every data set at every multiplier with every seed, the cheapest first.
+    """Return the training runs of a sweep: every data set at every multiplier with every seed, the cheapest first.
 
-    The folder of a trial is named after its data set, network, multiplier and seed, and after a digest of all that it
-    depends on: the list of images, the network's config, the recipe and what else of ``train.yaml`` decides the result.
-    A changed recipe is thus a different trial; data that have moved, and other handlers or metrics, are not.
+    The folder of a run is named after its data set, network, multiplier and seed, and after a digest of all that its
+    result depends on: the list of images, the network's config, the recipe and the other settings of ``train.yaml``
+    that affect it. A changed recipe thus gives a new run; moved data, and other handlers or metrics, do not.
 
     Args:
         bundle_root: folder of the bundle whose ``train.yaml`` trains and whose ``evaluate.yaml`` scores.
         output_dir: folder of the sweep.
         dataset_dirs: Decathlon folders.
         multipliers: channels per channel of the full-size network, in (0, 1]; relative scores need 1 among them.
-        seeds: of the trainings.
+        seeds: seeds of the training runs.
         recipe: overrides of ``train.yaml`` by their ids; ``network_def`` among them names another network.
 
     Raises:
-        ValueError: if two data sets have one name.
+        ValueError: if two data sets have the same name.
     """
     check_recipe({key: value for key, value in recipe.items() if key != "network_def"})
     train = ConfigParser.load_config_file(str(Path(bundle_root) / "configs" / "train.yaml"))
@@ -110,21 +110,22 @@ def plan_trials(
 def run_sweep(
     trials: Sequence[Trial], *, n_jobs: int | None = None, backend: str | None = None, progress: bool = False
 ) -> list[TrialRecord]:
-    """Run the trials that are not done yet, and return the records of all.
+    """Do the training runs that are not finished, and return the records of all.
 
-    Interrupted at any moment, it goes on where it was when it is called again: what is finished is not done again, what
-    is half trained goes on from its checkpoint. A trial that fails leaves a record with the error, and the others go
-    on; it is tried again at the next call. Several processes may share one folder.
+    An interrupted sweep continues when it is called again: finished runs are kept, and unfinished ones resume from
+    their checkpoints. A failed run leaves a record with its error and is tried again at the next call; the others
+    continue. Several processes may share one folder.
 
     Args:
-        trials: as :func:`plan_trials` returns them.
-        n_jobs: how many at once, as joblib counts them; ``None`` is one, or what ``joblib.parallel_config`` says.
-        backend: of joblib: processes of this machine by default, or ``"dask"`` or ``"ray"`` once their client or
-            ``ray.util.joblib.register_ray`` has been called.
-        progress: whether to show what is done and the time left.
+        trials: training runs as :func:`plan_trials` returns them.
+        n_jobs: number of runs at once, as joblib counts them; ``None`` is one, or the setting of
+            ``joblib.parallel_config``.
+        backend: name of joblib's backend: processes of this machine by default, or ``"dask"`` or ``"ray"`` once their
+            client or ``ray.util.joblib.register_ray`` has been called.
+        progress: whether to show the progress and the time left.
 
     Returns:
-        One record a trial, in their order.
+        One record per training run, in the same order.
     """
     records: dict[str, TrialRecord] = {}
     bar = tqdm(
@@ -132,10 +133,10 @@ def run_sweep(
         desc="sweep",
         unit="MMAC",
         disable=not progress,
-        bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left{postfix}",
+        bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed} elapsed, {remaining} left{postfix}",
     )
     with parallel_config(backend=backend) if backend is not None else contextlib.nullcontext(), bar:
-        for wait in (False, True):  # first what no other process is at, then what others have not finished
+        for wait in (False, True):  # first the runs that no other process does, then wait for the others
             left = [trial for trial in trials if trial.output_dir not in records]
             parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
             for trial, record in parallel(delayed(_try_trial)(trial, wait) for trial in left):
@@ -145,18 +146,18 @@ def run_sweep(
                 bar.update(round(trial.cost / 1e6))
                 word = "failed" if record.error else f"F1 {record.scores['f1']:.3f}"
                 bar.set_postfix_str(
-                    f"{len(records)}/{len(trials)} trials, {record.dataset} x{trial.multiplier:g} {word}"
+                    f"{len(records)}/{len(trials)} training runs, {record.dataset} x{trial.multiplier:g} {word}"
                 )
     return [records[trial.output_dir] for trial in trials]
 
 
 def _try_trial(trial: Trial, wait: bool) -> tuple[Trial, TrialRecord | None]:
-    """Return the trial with its record, or with ``None`` if another process is at it."""
+    """Return the training run with its record, or with ``None`` if another process does it."""
     folder = Path(trial.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     logging.disable(logging.INFO)
     try:
-        # The training's own words would drown the sweep's: they go to a file.
+        # The output of the run goes to a file, so that it does not hide the progress of the sweep.
         with (
             open(folder / "log.txt", "a", encoding="utf-8") as log,
             contextlib.redirect_stdout(log),
@@ -174,7 +175,7 @@ def _try_trial(trial: Trial, wait: bool) -> tuple[Trial, TrialRecord | None]:
         return trial, None
     except Exception as error:
         record = _failed(trial, error)
-        if not _is_finished(folder / "record.json"):  # one that another version wrote stays as it is
+        if not _is_finished(folder / "record.json"):  # a record of another version is kept
             record.save(folder / "record.json")
     finally:
         logging.disable(logging.NOTSET)
@@ -209,14 +210,14 @@ def _failed(trial: Trial, error: Exception) -> TrialRecord:
 
 
 def load_records(path: str | os.PathLike) -> list[TrialRecord]:
-    """Return the records of trials.
+    """Return the records of training runs.
 
     Args:
-        path: a folder with a file a trial, however deep, which are read in the order of their names; or a ``.jsonl``
-            file with a record a line, in which other values are passed over.
+        path: path of a folder with one JSON file per run, at any depth, read in the order of their names; or path of a
+            ``.jsonl`` file with one record per line, in which other values are skipped.
 
     Raises:
-        ValueError: if a file or a line is not what it should be; the message names it.
+        ValueError: if a file or a line is invalid; the message names it.
     """
     if Path(path).suffix == ".jsonl":
         return load_values(path, TrialRecord)
