@@ -29,7 +29,7 @@ def overlay(image: Any, truth: Any, prediction: Any) -> np.ndarray:
         prediction: predicted class indices, of the same shape as ``truth``.
 
     Returns:
-        A picture of shape ``(H, W, 3)``, RGB, ``uint8``, its rows along y; of a volume the axial slice with the most
+        A picture of shape ``(H, W, 3)``, RGB, ``uint8``, its rows along y; for a volume, the axial slice with the most
         foreground in ``truth``.
 
     Raises:

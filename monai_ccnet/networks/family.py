@@ -25,7 +25,7 @@ class NetworkFamily(Value):
     Attributes:
         network_def: the full-size network's MONAI config.
         argument: name of the argument that holds the widths, or names of the arguments.
-        channels: full widths in channels, one a stage, or one for each argument that is one number.
+        channels: full widths in channels, one per stage, or one per argument if each argument is a single number.
         scales: subsampling factor of the input at which each stage works, along its most subsampled axis.
         multiples: divisor of each width: the width must be a multiple of it.
         least: the smallest width at which the network can be built.

@@ -34,7 +34,7 @@ class Widths:
     ``{argument: features, scales: [1, 2, 4, 8], multiple: 4}``. A function is given all arguments of the network.
 
     Attributes:
-        argument: name of the argument that holds the widths: a list with one a stage, or one number from which all
+        argument: name of the argument that holds the widths: a list with one per stage, or one number from which all
             stages follow. Several names, each of one number, if the network takes them all; they narrow together.
         scales: subsampling factor of the input at which each stage works, as a list of numbers or of one number per
             axis; or the name of an argument with one entry per stage, if each stage halves the resolution. There is one
@@ -100,7 +100,7 @@ def _attention_unet_scales(arguments: Arguments) -> Sequence[PerAxis]:
 
 
 def _cumulated(strides: Sequence[PerAxis]) -> list[PerAxis]:
-    """Return the scales before the first and after each of the strides, whole numbers or one an axis."""
+    """Return the scales before the first and after each of the strides, whole numbers or one per axis."""
     scales = [np.array(1)]
     for stride in strides:
         scales.append(scales[-1] * np.array(stride))
@@ -137,7 +137,7 @@ def _flexible_unet_divisor(arguments: Arguments) -> int:
     return 2 if padded else 2 ** len(arguments["decoder_channels"])
 
 
-# By class name; add an entry to support another network.
+# Entries by class name; add an entry to support another network.
 WIDTHS: dict[str, Widths] = {
     "PlainUNet": Widths("channels", "channels"),
     "CUMedVision": Widths("channels", "channels"),

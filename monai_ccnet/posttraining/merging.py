@@ -114,7 +114,7 @@ def _folded(network: torch.nn.Module, group: ChannelGroup) -> tuple[torch.Tensor
 
     Batch normalisation scales a filter by gamma / sigma. The paper's two cases in one: where a gamma is below zero, the
     folded filter points the other way, and similarity is measured on that. Instance normalisation sets a filter's scale
-    to gamma, whatever it was.
+    to gamma.
     """
     normed = [place.layer for place in group.places if place.side == "each"]
     if len(group.layers) != 1 or not group.homogeneous or normed != [group.norm] * len(normed):
