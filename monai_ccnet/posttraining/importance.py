@@ -104,7 +104,7 @@ def _gate_gradients(
 ) -> Iterator[dict[str, tuple[torch.Tensor, int]]]:
     """Yield for each batch and each layer the gradients ``(B, C)`` of gates of 1 on its feature maps, and their pixels.
 
-    A gate's gradient is the sum over space of feature map times gradient, even if later layers change the feature map in place.
+    A gate's gradient is the sum over space of feature map times gradient, even if a later layer works in place.
     """
     if losses is None:
         raise ValueError(
