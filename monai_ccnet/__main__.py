@@ -19,7 +19,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "compress": ("train.yaml", "evaluate.yaml", "overlay/compress.yaml", "tracked.yaml", "compress.yaml"),
     "measure": ("measure.yaml",),
     "train": ("train.yaml",),
-    "evaluate": ("train.yaml", "evaluate.yaml", "planned.yaml"),
+    "evaluate": ("train.yaml", "evaluate.yaml"),
     "infer": ("inference.yaml",),
     "calibrate": ("calibrate.yaml",),
     "compare": ("compare.yaml",),
@@ -28,7 +28,7 @@ _DOES = {
     "compress": "measure, plan under a constraint, train the narrowed network, evaluate it, report",
     "measure": "measure the complexity of a data set",
     "train": "train the full-size network, or any other",
-    "evaluate": "score the planned network on the test images",
+    "evaluate": "score the trained network on the test images; the planned one where the output folder holds a plan",
     "infer": "segment images with the planned network",
     "calibrate": "measure how fast a network loses accuracy on your own data sets",
     "compare": "train every method at equal budgets, and tabulate",
@@ -116,7 +116,10 @@ def _run(verb: str, given: dict[str, Any]) -> int:
     level = logger.level
     try:
         logger.setLevel(logging.ERROR)  # it wonders at configs in two folders
-        files = [str(config_file(name)) for name in VERBS[verb]]
+        names = [*VERBS[verb]]
+        if verb == "evaluate" and (Path(given.get("output_dir", "output")) / "plan.json").is_file():
+            names.append("planned.yaml")
+        files = [str(config_file(name)) for name in names]
         workflow = ConfigWorkflow(files, workflow_type=kind, tracking=options.get("tracking"), **given)
         logger.setLevel(level)
         workflow.initialize()

@@ -2,11 +2,10 @@
 
 from monai_ccnet.training.examples import SegmentedImage, segment_examples, segment_sweep
 from monai_ccnet.training.losses import DeepSupervision
+from monai_ccnet.training.run import check_output_dir, finish_run
 from monai_ccnet.training.sweeps import FAST_MULTIPLIERS, MULTIPLIERS, Trial, load_records, plan_trials, run_sweep
 from monai_ccnet.training.trial import (
-    check_output_dir,
     evaluate_network,
-    finish_run,
     full_network_def,
     open_trial,
     run_trial,

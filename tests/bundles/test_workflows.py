@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +76,16 @@ def test_compress_leaves_what_it_promises(compressed):
     assert len(per_image) == 4
     assert np.mean(2 * foreground / (1 + foreground)) == pytest.approx(metrics["f1"], abs=1e-3)
     assert foreground.mean() == pytest.approx(metrics["jaccard"], abs=1e-3)
+
+
+def test_nothing_that_is_left_tells_where_it_was_made(compressed, disks_2d):
+    output_dir, _ = compressed
+    texts = [path for path in output_dir.iterdir() if path.suffix in (".json", ".csv", ".html")]
+    assert len(texts) > 8
+    for path in texts:
+        for told in (str(disks_2d), str(output_dir), str(Path.home()) + "/", str(ROOT)):
+            assert told not in path.read_text(), f"{path.name} tells {told}"
+    assert "imagesTs/case_0.png" in (output_dir / "iu_raw.csv").read_text()
 
 
 def test_compress_leaves_pictures(compressed):
