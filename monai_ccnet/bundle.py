@@ -341,7 +341,7 @@ def compare_all(
     """
     (complexity, degradation), *further = laws
     recipe = {key: value for key, value in recipe.items() if key not in ("network_def", "channels")}
-    return compare(
+    rivals = compare(
         bundle_root,
         output_dir,
         network_def,
@@ -352,6 +352,9 @@ def compare_all(
         **given,
         **recipe,
     )
+    if not rivals:
+        raise ValueError("no method has a network that keeps to any of the constraints: raise the budgets.")
+    return rivals
 
 
 def save_comparison(output_dir: str | os.PathLike, rivals: Sequence[Rival], *, pictures: bool = True) -> None:

@@ -208,7 +208,7 @@ def check_recipe(recipe: Mapping[str, Any]) -> None:
 
 def _is_section(config: Mapping[str, Any]) -> bool:
     """Tell whether a dictionary of a config is a group of ids, and no component's or user's own."""
-    return bool(config) and "_target_" not in config and any(isinstance(each, (dict, list)) for each in config.values())
+    return bool(config) and "_target_" not in config
 
 
 def _merged(files: Iterable[str]) -> dict[str, Any]:

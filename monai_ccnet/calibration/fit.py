@@ -137,7 +137,12 @@ def _fitted(
         source=source,
         curvature=curvature,
     )
-    return replace(fitted, full_weights=max(record.size.weights for record in records))
+    dims = {record.network_def.get("spatial_dims") for record in records}
+    return replace(
+        fitted,
+        full_weights=max(record.size.weights for record in records),
+        spatial_dims=dims.pop() if len(dims) == 1 else None,
+    )
 
 
 def _best_mix(

@@ -200,7 +200,10 @@ def _needed(item: Any, settings: Mapping[str, Any], keys: Mapping[str, str]) -> 
     if not isinstance(item, Mapping):
         item = {keys[needed[0]]: item}
     if missing := [keys[what] for what in needed if item.get(keys[what]) is None]:
-        raise ValueError(f"measure {settings['measure']!r} needs {missing}, the item holds {sorted(map(str, item))}.")
+        raise ValueError(
+            f"measure {settings['measure']!r} needs {missing}, the item holds {sorted(map(str, item))}: add what is "
+            "missing, or choose a measure of images alone, such as 'jpeg'."
+        )
     return {what: item[keys[what]] for what in needed}
 
 

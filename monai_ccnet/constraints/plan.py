@@ -136,7 +136,7 @@ class CompressionPlan(Value):
             if self.is_extrapolated:
                 covered = self.degradation.covered_compression(self.full_size.weights)
                 least = f"compressed more than {covered:.0f}x" if covered > 1 else "with so few weights"
-                lines.append(f"Extrapolation: no network {least} was measured; prediction and interval may not hold.")
+                lines.append(f"Extrapolation: no network {least} was measured, and the prediction may not hold.")
             if self.assumption is not None:
                 lines.append(self.assumption)
         return "\n".join(lines)

@@ -24,7 +24,7 @@ from monai_ccnet.constraints.search import crossing
 from monai_ccnet.degradation import DegradationModel, Prediction
 from monai_ccnet.networks.family import NetworkFamily
 from monai_ccnet.networks.size import disk_bytes
-from monai_ccnet.networks.widths import Widths, check_input_shape
+from monai_ccnet.networks.widths import Widths
 
 __all__ = ["compress", "compress_once", "predicted_by", "trade_off", "with_fewer_filters"]
 
@@ -94,7 +94,7 @@ def compress(
     rule_name = allocation_of(family, layerwise, allocation, complexity, degradation)
     law = degradation or DegradationModel.named("calibrated", family.network_def)
     if input_shape is not None:
-        check_input_shape(family.network_def, input_shape, widths if isinstance(widths, Widths) else None)
+        family.check_input_shape(input_shape)
     input_shape = family.input_shape if input_shape is None else tuple(input_shape)
     outlook = Outlook(family, rule_name, complexity, law)
     if complexity is None and (

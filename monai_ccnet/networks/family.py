@@ -10,7 +10,7 @@ from typing import Any
 
 from monai_ccnet.networks.building import NetworkDef, arguments_of, network_def_of, target_of
 from monai_ccnet.networks.size import NetworkSize, network_size
-from monai_ccnet.networks.widths import Widths, default_input_shape, divisor_of, widths_entry
+from monai_ccnet.networks.widths import Widths, check_shape, default_input_shape, divisor_of, widths_entry
 from monai_ccnet.values import Value
 
 __all__ = ["NetworkFamily", "narrow", "rounded"]
@@ -32,6 +32,7 @@ class NetworkFamily(Value):
         layerwise: whether each stage has a width of its own.
         divisor: divisor of each spatial axis of the input: its length must be a multiple of it.
         input_shape: shape of one image that the network takes, ``(B, C, H, W[, D])``.
+        has_fixed_size: whether ``input_shape`` has the only size of image that the network takes.
     """
 
     network_def: dict[str, Any]
@@ -43,6 +44,7 @@ class NetworkFamily(Value):
     layerwise: bool
     divisor: tuple[int, ...]
     input_shape: tuple[int, ...]
+    has_fixed_size: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "network_def", dict(self.network_def))
@@ -98,6 +100,7 @@ class NetworkFamily(Value):
             layerwise=layerwise,
             divisor=divisor_of(network_def, entry),
             input_shape=default_input_shape(network_def, entry),
+            has_fixed_size=entry.input_size is not None,
         )
 
     @property
@@ -128,6 +131,19 @@ class NetworkFamily(Value):
     def multipliers(self, channels: Sequence[int]) -> tuple[float, ...]:
         """Return the share of its full width that each stage keeps."""
         return tuple(width / full for width, full in zip(channels, self.channels, strict=True))
+
+    def check_input_shape(self, input_shape: Sequence[int]) -> None:
+        """Raise an error for an input that the network cannot take.
+
+        Args:
+            input_shape: shape of the input, ``(B, C, H, W[, D])``.
+
+        Raises:
+            ValueError: as :func:`~monai_ccnet.networks.check_input_shape`.
+        """
+        channels = arguments_of(self.network_def).get("in_channels")
+        only_size = self.input_shape[2:] if self.has_fixed_size else None
+        check_shape(target_of(self.network_def), channels, self.divisor, only_size, input_shape)
 
     def size(self, channels: Sequence[int], input_shape: Sequence[int] | None = None) -> NetworkSize:
         """Return the exact sizes of the network with other widths; each is counted once.

@@ -13,7 +13,7 @@ from monai.networks.nets.segresnet_ds import scales_for_resolution
 
 from monai_ccnet.networks.building import NetworkDef, arguments_of, target_of
 
-__all__ = ["WIDTHS", "Widths", "check_input_shape", "default_input_shape", "divisor_of", "widths_entry"]
+__all__ = ["WIDTHS", "Widths", "check_input_shape", "check_shape", "default_input_shape", "divisor_of", "widths_entry"]
 
 PerAxis = int | Sequence[int]
 Arguments = Mapping[str, Any]
@@ -216,21 +216,43 @@ def check_input_shape(network_def: NetworkDef, input_shape: Sequence[int], entry
     """
     entry = entry or widths_entry(network_def)
     arguments, divisor = arguments_of(network_def), divisor_of(network_def, entry)
-    name, size = target_of(network_def), tuple(input_shape[2:])
-    channels = arguments.get("in_channels", input_shape[1] if len(input_shape) > 1 else None)
-    if len(size) != len(divisor) or input_shape[1] != channels:
-        raise ValueError(
-            f"{name} takes an input of shape (B, {channels}, {', '.join('HWD'[: len(divisor)])}), "
-            f"got {tuple(input_shape)}."
-        )
+    only = None if entry.input_size is None else _per_axis(arguments[entry.input_size], len(divisor))
+    check_shape(target_of(network_def), arguments.get("in_channels"), divisor, only, input_shape)
+
+
+def check_shape(
+    name: str,
+    channels: int | None,
+    divisor: Sequence[int],
+    only_size: Sequence[int] | None,
+    input_shape: Sequence[int],
+) -> None:
+    """Raise an error for an input that a network cannot take, given what is known of the network.
+
+    Args:
+        name: name of the network, for the message.
+        channels: number of channels of the input; ``None`` if any number is allowed.
+        divisor: divisor of each spatial axis.
+        only_size: the one size of input that the network takes; ``None`` if any size is allowed that is divisible.
+        input_shape: shape of the input, ``(B, C, H, W[, D])``.
+
+    Raises:
+        ValueError: as :func:`check_input_shape`.
+    """
+    shape, size = tuple(input_shape), tuple(input_shape[2:])
+    if len(size) != len(divisor) or channels not in (None, shape[1]):
+        axes = ", ".join("HWD"[: len(divisor)])
+        raise ValueError(f"{name} takes an input of shape (B, {channels or 'C'}, {axes}), got {shape}.")
     if any(length % by for length, by in zip(size, divisor, strict=True)):
-        words = str(divisor[0]) if len(set(divisor)) == 1 else f"{divisor}"
+        words = str(divisor[0]) if len(set(divisor)) == 1 else f"{tuple(divisor)}"
         raise ValueError(
             f"each spatial axis must be divisible by {words} for {name}, got {size}: pad the images, for instance with "
             f"DivisiblePadd(keys, k={words}), or use sliding windows."
         )
-    if entry.input_size is not None and size != (only := _per_axis(arguments[entry.input_size], len(size))):
-        raise ValueError(f"{name} takes inputs of size {only} only, got {size}: use sliding windows of that size.")
+    if only_size is not None and size != tuple(only_size):
+        raise ValueError(
+            f"{name} takes inputs of size {tuple(only_size)} only, got {size}: use sliding windows of that size."
+        )
 
 
 def default_input_shape(network_def: NetworkDef, entry: Widths | None = None) -> tuple[int, ...]:

@@ -135,6 +135,8 @@ def test_the_parts_may_be_named_and_are_then_the_same(disks_2d, tmp_path):
     alone = begin(["compress.yaml"], disks_2d, tmp_path, **COMPRESS, **{"network_def::act": "PRELU"}).parser
     parts = ["train.yaml", "evaluate.yaml", "overlay/compress.yaml", "tracked.yaml", "compress.yaml"]
     named = begin(parts, disks_2d, tmp_path, **COMPRESS, **{"network_def::act": "PRELU"}).parser
+    with pytest.raises(ValueError, match="knows no setting 'planning#layerwis': did you mean 'planning#layerwise'"):
+        begin(parts, disks_2d, tmp_path, **COMPRESS, **{"planning::layerwis": True})
     configs = [{key: value for key, value in parser.get().items() if key != "_meta_"} for parser in (alone, named)]
     assert configs[0] == configs[1]
     assert alone.get_parsed_content("plan").network_def["act"] == "PRELU"

@@ -524,6 +524,8 @@ def test_a_network_of_ones_own_is_narrowed_by_an_entry_in_a_config():
     own = {**SMALL, "_target_": "tests_own_network.PlainUNet"}
     with pytest.raises(ValueError, match="is not a torch"):
         compress(own, DiskBudget(60_000), widths=entry)
-    plan = compress(SMALL, DiskBudget(60_000), widths=entry)
+    plan = compress(SMALL, DiskBudget(60_000), widths=entry, input_shape=(1, 1, 64, 64))
+    with pytest.raises(ValueError, match="divisible by 4"):
+        compress(SMALL, DiskBudget(60_000), widths=entry, input_shape=(1, 1, 65, 64))
     assert plan.family.least == 2
     assert plan.channels == compress(SMALL, DiskBudget(60_000)).channels
