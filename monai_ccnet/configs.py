@@ -29,6 +29,7 @@ __all__ = [
     "check_overlay_ids",
     "check_recipe",
     "config_file",
+    "describe_network",
     "end_with_cause",
     "read_parts",
     "root_cause",
@@ -58,6 +59,13 @@ def running_workflow() -> ConfigWorkflow:
             return owner
         frame = frame.f_back
     raise RuntimeError("this belongs into the config of a MONAI bundle run, and none is running.")
+
+
+def describe_network() -> None:
+    """Let ``network_def`` of the running config be described and not built, also if a whole one was given to the run."""
+    parser = running_workflow().parser
+    if isinstance(parser.get("network_def"), Mapping) and "_mode_" not in parser["network_def"]:
+        parser["network_def::_mode_"] = "callable"
 
 
 def run_list(parser: ConfigParser, name: str) -> None:

@@ -11,13 +11,8 @@ from monai_ccnet.constraints.budgets import (
     MemoryBudget,
 )
 from monai_ccnet.constraints.plan import CompressionPlan, planned_network_def
-from monai_ccnet.constraints.solve import (
-    compress,
-    compress_once,
-    predicted_by,
-    trade_off,
-    with_fewer_filters,
-)
+from monai_ccnet.constraints.solve import compress, compress_once
+from monai_ccnet.constraints.trade_off import predicted_by, trade_off, with_fewer_filters
 
 __all__ = [
     "ALLOCATIONS",

@@ -10,23 +10,21 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from monai.utils import look_up_option
 
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.constraints.allocation import ALLOCATIONS, Channels, Rule, by_complexity, tapered, uniform
-from monai_ccnet.constraints.budgets import AccuracyFloor, Budget, DiskBudget, InfeasibleConstraintError, LatencyBudget
+from monai_ccnet.constraints.budgets import AccuracyFloor, Budget, InfeasibleConstraintError, LatencyBudget
 from monai_ccnet.constraints.outlook import Outlook
 from monai_ccnet.constraints.plan import CompressionPlan
 from monai_ccnet.constraints.search import crossing
-from monai_ccnet.degradation import DegradationModel, Prediction
+from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.networks.family import NetworkFamily
-from monai_ccnet.networks.size import disk_bytes
 from monai_ccnet.networks.widths import Widths
 
-__all__ = ["compress", "compress_once", "predicted_by", "trade_off", "with_fewer_filters"]
+__all__ = ["compress", "compress_once"]
 
 Constraint = Budget | AccuracyFloor
 
@@ -208,47 +206,6 @@ def _reconciled(
     return channels, binding
 
 
-def with_fewer_filters(plan: CompressionPlan, count: int) -> CompressionPlan:
-    """Return a plan with fewer filters in each stage, and its prediction: ε in the paper's Table 9.
-
-    A plan for a floor is the narrowest network that meets it, so this one is predicted to miss it.
-
-    Args:
-        plan: plan to change, with or without a profile.
-        count: number of filters that each stage loses; at least one stays.
-
-    Raises:
-        ValueError: if the network cannot have such widths.
-    """
-    family = plan.family
-    channels = tuple(max(1, width - count) for width in plan.channels)
-    outlook = Outlook(family, plan.allocation, plan.complexity, plan.degradation)
-    return replace(
-        plan,
-        network_def=family.at(channels),
-        multipliers=family.multipliers(channels),
-        channels=channels,
-        size=family.size(channels, plan.size.input_shape),
-        predicted=outlook.predicted(channels),
-    )
-
-
-def predicted_by(plan: CompressionPlan, complexity: ComplexityProfile, degradation: DegradationModel) -> Prediction:
-    """Return the prediction of a law for a plan's network; the law may be for another metric.
-
-    Args:
-        plan: plan of the network, of which only widths and sizes are used.
-        complexity: profile of the data set, by the measure that the law holds for.
-        degradation: law that predicts the score.
-
-    Raises:
-        ValueError: if the profile's settings differ from the law's, or a scale is missing.
-    """
-    predicted = Outlook(plan.family, plan.allocation, complexity, degradation).predicted(plan.channels)
-    assert predicted is not None
-    return predicted
-
-
 def compress_once(
     path: str | os.PathLike,
     network_def: Mapping[str, Any],
@@ -286,28 +243,6 @@ def compress_once(
     plan = compress(network_def, constraint, input_shape=input_shape, widths=widths, **given)
     plan.save(path)
     return plan
-
-
-def trade_off(
-    network_def: Mapping[str, Any] | NetworkFamily, *, points: int = 12, **given: Any
-) -> list[CompressionPlan]:
-    """Plan for a range of disk budgets, to compare size and predicted score.
-
-    Args:
-        network_def: the full-size network's MONAI config, with references resolved, or its family.
-        points: number of budgets, evenly spaced in decades from the narrowest network's file to the full-size one's.
-        given: further arguments of :func:`compress`: ``complexity``, ``degradation``, ``layerwise``, ``allocation``,
-            ``input_shape``, ``widths``.
-
-    Returns:
-        The plans that differ, the smallest first. :func:`monai_ccnet.figures.draw_trade_off` draws them.
-    """
-    widths = given.pop("widths", None)
-    family = network_def if isinstance(network_def, NetworkFamily) else NetworkFamily.of(network_def, widths)
-    most, least = disk_bytes(family.network_def), disk_bytes(family.at(family.smallest))
-    budgets = [round(least * (most / least) ** (index / (points - 1))) for index in range(points)]
-    plans = [compress(family, DiskBudget(budget), **given) for budget in [*budgets[:-1], most]]
-    return list({plan.channels: plan for plan in plans}.values())
 
 
 def _as_tuple(constraint: Constraint | Iterable[Constraint]) -> tuple[Constraint, ...]:

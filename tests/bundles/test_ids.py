@@ -164,3 +164,16 @@ def test_over_another_bundle_ids_of_either_are_known_and_others_refused(tmp_path
     with pytest.raises(RuntimeError) as raised:
         workflow.initialize()
     assert "did you mean 'budget_bytes'" in str(root_cause(raised.value))
+
+
+def test_a_network_of_ones_own_is_given_as_a_whole_and_narrowed_by_its_entry(disks_2d, tmp_path):
+    own = {"_target_": "monai.networks.nets.RegUNet", "spatial_dims": 2, "in_channels": 1}
+    own |= {"num_channel_initial": 8, "depth": 2, "out_channels": 2}
+    given = {**COMPRESS, "network_def": own, "budget_bytes": 80_000}
+    with pytest.raises(ValueError, match=r"not known where 'monai\.networks\.nets\.\S*RegUNet' holds its widths"):
+        begin(["compress.yaml"], disks_2d, tmp_path, "plan", **given)
+    entry = {"argument": "num_channel_initial", "scales": [1, 2, 4], "least": 2}
+    plan = begin(["compress.yaml"], disks_2d, tmp_path, "plan", **given, widths=entry).parser.get_parsed_content("plan")
+    assert 2 <= plan.network_def["num_channel_initial"] < 8
+    assert plan.size.file_bytes <= 80_000
+    assert plan.predicted.low is None
