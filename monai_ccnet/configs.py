@@ -62,7 +62,7 @@ def running_workflow() -> ConfigWorkflow:
 
 
 def describe_network() -> None:
-    """Let ``network_def`` of the running config be described and not built, also if a whole one was given to the run."""
+    """Let ``network_def`` of the running config be described and not built, also if the run was given a whole one."""
     parser = running_workflow().parser
     if isinstance(parser.get("network_def"), Mapping) and "_mode_" not in parser["network_def"]:
         parser["network_def::_mode_"] = "callable"
