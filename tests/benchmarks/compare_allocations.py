@@ -3,20 +3,22 @@
     python tests/benchmarks/compare_allocations.py OUTPUT_FOLDER DATA_FOLDER [DATA_FOLDER ...]
 
 trains PlainUNet by the bundle's recipe (800 steps, bfloat16) at every ratio, under each budget, with two seeds, two
-trainings at once; what is done is not done again. It leaves ``compare_allocations.csv`` in the folder and prints the
-tables of the page. With the CSV file alone as argument it only prints them.
+runs at once; what is done is not done again. It leaves ``compare_allocations.csv`` in the folder, one row a run, and
+prints F1 by budget, ratio and data set as CSV, or writes it with ``-o``. From the runs that are done, without training:
+
+    DOCS=bundles/complexity_guided_compression/docs
+    python tests/benchmarks/compare_allocations.py $DOCS/comparison/allocation.csv \\
+        -o $DOCS/comparison/allocation_families.csv
 """
 
-import csv
 import itertools
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from csv_tables import command_line, deviation, save_or_print, saved_rows
 from joblib import Parallel, delayed
-from summarise_comparisons import markdown
 
 from monai_ccnet import bundle_root
 from monai_ccnet.constraints import Budget, ComputeBudget, DiskBudget
@@ -101,45 +103,50 @@ def run(output: Path, folders: list[Path]) -> list[dict]:
     ]
 
 
-def report(rows: list[dict[str, str]], part: str, column: str) -> str:
-    """Return a table for each value of one column, of F1 by data set and by the values of another: mean ± deviation."""
-    parts = []
-    for title in dict.fromkeys(row[part] for row in rows):
-        own = [row for row in rows if row[part] == title]
-        cells: dict[str, list[str]] = {name: [] for name in dict.fromkeys(row["dataset"] for row in own)}
-        heads, means, weights, macs = ["data set"], ["mean"], ["weights"], ["million multiply-adds"]
-        for value in dict.fromkeys(row[column] for row in own):
-            family = [row for row in own if row[column] == value]
-            heads.append(f"{value} ({family[0]['channels']})")
-            for name in cells:
-                found = [row for row in family if row["dataset"] == name]
-                scores = [float(row["f1"]) for row in found]
-                dead = sum(str(row["learned"]) != "True" for row in found)
-                spread = f" ± {np.std(scores, ddof=1):.3f}" if len(scores) > 1 else ""
-                cells[name].append(f"{np.mean(scores):.3f}{spread}" + (f" ({dead} dead)" if dead else ""))
-            means.append(f"{np.mean([float(row['f1']) for row in family]):.3f}")
-            weights.append(f"{int(family[0]['weights']):,}")
-            macs.append(f"{int(family[0]['macs']) / 1e6:.0f}")
-        table = markdown(heads, [*([name, *each] for name, each in cells.items()), means, weights, macs])
-        parts.append(f"### {title}\n\n{table}\n")
-    return "\n".join(parts)
+def summary(rows: list[dict[str, str]], part: str, column: str) -> list[dict[str, str]]:
+    """Return F1 over the seeds by two columns and by data set, with the mean over the data sets."""
+    table = []
+    for values in dict.fromkeys((row[part], row[column]) for row in rows):
+        family = [row for row in rows if (row[part], row[column]) == values]
+        names = dict.fromkeys(row["dataset"] for row in family)
+        groups = {name: [row for row in family if row["dataset"] == name] for name in names}
+        for name, found in (groups | {"mean": family}).items():
+            scores = [float(row["f1"]) for row in found]
+            table.append(
+                {
+                    part: values[0],
+                    column: values[1],
+                    "channels": family[0]["channels"],
+                    "data_set": name,
+                    "f1": f"{np.mean(scores):.3f}",
+                    "standard_deviation_over_seeds": "" if found is family else deviation(scores),
+                    "runs_that_failed_to_learn": sum(str(row["learned"]) != "True" for row in found),
+                    "weights": int(family[0]["weights"]),
+                    "million_multiply_adds": f"{int(family[0]['macs']) / 1e6:.0f}",
+                }
+            )
+    return table
 
 
-def saved_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def main(run: Callable[[Path, list[Path]], list[dict]], part: str, column: str) -> None:
-    """Train what is not trained yet and save the rows, or read them from the file that was given; print the tables."""
-    if sys.argv[1].endswith(".csv"):
-        rows = saved_rows(Path(sys.argv[1]))
+def main(
+    description: str | None, run: Callable[[Path, list[Path]], list[dict]], name: str, part: str, column: str
+) -> None:
+    """Train what is not trained yet and save the rows, or read them from a file; print or write their summary."""
+    parser = command_line(description)
+    parser.add_argument("output_folder", type=Path, metavar="OUTPUT_FOLDER", help="or the CSV file of the runs")
+    parser.add_argument("data_folders", type=Path, nargs="*", metavar="DATA_FOLDER")
+    given = parser.parse_args()
+    if given.output_folder.suffix == ".csv":
+        if given.data_folders:
+            parser.error("give a folder for the results, or the CSV file of the runs alone.")
+        rows = saved_rows(given.output_folder)
     else:
-        output = Path(sys.argv[1])
-        rows = run(output, [Path(folder).resolve() for folder in sys.argv[2:]])
-        write_table(output / f"{Path(sys.argv[0]).stem}.csv", rows)
-    print(report(rows, part, column))
+        if not given.data_folders:
+            parser.error("give the folders of the data sets as well.")
+        rows = run(given.output_folder, [folder.resolve() for folder in given.data_folders])
+        write_table(given.output_folder / f"{name}.csv", rows)
+    save_or_print(summary(rows, part, column), given.output)
 
 
 if __name__ == "__main__":
-    main(run, "budget", "ratio")
+    main(__doc__, run, "compare_allocations", "budget", "ratio")

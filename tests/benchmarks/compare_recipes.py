@@ -2,9 +2,12 @@
 
     python tests/benchmarks/compare_recipes.py OUTPUT_FOLDER DATA_FOLDER [DATA_FOLDER ...]
 
-trains, two trainings at once, what the calibration's own records are compared with; what is done is not done again. It
-leaves ``compare_recipes.csv`` in the folder and prints the tables of the page. With the CSV file alone as argument it
-only prints them.
+trains, two runs at once, what the calibration's own records are compared with; what is done is not done again. It
+leaves ``compare_recipes.csv`` in the folder, one row a run, and prints F1 by study, recipe and data set as CSV, or
+writes it with ``-o``. From the runs that are done, without training:
+
+    DOCS=bundles/complexity_guided_compression/docs
+    python tests/benchmarks/compare_recipes.py $DOCS/comparison/recipes.csv -o $DOCS/calibration/recipes.csv
 """
 
 from pathlib import Path
@@ -70,4 +73,4 @@ def run(output: Path, folders: list[Path]) -> list[dict]:
 
 
 if __name__ == "__main__":
-    main(run, "study", "recipe")
+    main(__doc__, run, "compare_recipes", "study", "recipe")

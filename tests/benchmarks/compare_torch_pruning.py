@@ -1,6 +1,9 @@
 """Which networks Torch-Pruning can halve, and which ours can: a table of the parameters left, or of the error.
 
-python tests/benchmarks/compare_torch_pruning.py
+    python tests/benchmarks/compare_torch_pruning.py
+
+prints it as CSV, and writes it with ``-o TABLE.csv``; that of the page is
+``bundles/complexity_guided_compression/docs/comparison/torch_pruning.csv``.
 """
 
 import warnings
@@ -8,7 +11,7 @@ from importlib.metadata import version
 
 import torch
 import torch_pruning
-from summarise_comparisons import markdown
+from csv_tables import command_line, save_or_print
 
 from monai_ccnet.networks import build_network
 from monai_ccnet.posttraining import prune_share
@@ -61,22 +64,26 @@ def halved_by_us(network: torch.nn.Module, image: torch.Tensor) -> torch.nn.Modu
 
 
 def main() -> None:
+    given = command_line(__doc__).parse_args()
     warnings.simplefilter("ignore")
     rows = []
     for name, network_def in NETWORKS.items():
         image = torch.randn((1, 1) + (32,) * network_def["spatial_dims"])
-        cells = []
-        for halve in (halved_by_torch_pruning, halved_by_us):
+        row = {"network": name}
+        for column, halve in {
+            f"torch_pruning_{version('torch-pruning')}": halved_by_torch_pruning,
+            "prune_share": halved_by_us,
+        }.items():
             network = build_network(network_def).eval()
             shape, before = network(image).shape, parameters(network)
             try:
                 halved = halve(network, image)
-                left = f"{parameters(halved) / before:.0%} left"
-                cells.append(left if halved(image).shape == shape else "another output")
+                left = f"{parameters(halved) / before * 100:.0f} %"
+                row[column] = left if halved(image).shape == shape else "another output"
             except Exception as error:  # whatever it is, it is what is to be told
-                cells.append(f"{type(error).__name__}: {str(error)[:70]}")
-        rows.append([name, *cells])
-    print(markdown(["network", f"Torch-Pruning {version('torch-pruning')}", "`prune_share`"], rows))
+                row[column] = f"{type(error).__name__}: {error}".rstrip(".")
+        rows.append(row)
+    save_or_print(rows, given.output)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ COMPARISON_FOLDER is what ``compare.yaml`` left; its full-size network of seed 0
 OUTPUT_FOLDER gets ``sensitivity.csv`` and ``sensitivity.png``.
 """
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -24,19 +24,20 @@ from monai_ccnet.training.trial import evaluate_network
 
 
 def main() -> None:
-    comparison, dataset, budget, output = (
-        Path(sys.argv[1]),
-        sys.argv[2],
-        DiskBudget(int(sys.argv[3])),
-        Path(sys.argv[4]),
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("comparison", type=Path, metavar="COMPARISON_FOLDER")
+    parser.add_argument("dataset", metavar="DATASET_FOLDER")
+    parser.add_argument("budget_bytes", type=int, metavar="BUDGET_BYTES")
+    parser.add_argument("output", type=Path, metavar="OUTPUT_FOLDER")
+    given = parser.parse_args()
+    comparison, budget, output = given.comparison, DiskBudget(given.budget_bytes), given.output
     full = comparison / "full-size-seed0"
     record = TrialRecord.load(full / "record.json")
     network = load_weights(build_network(record.network_def), full / "model.pt")
 
     def evaluate(pruned):
         with tempfile.TemporaryDirectory() as folder:
-            found = evaluate_network(bundle_root(), folder, pruned, record.network_def, dataset_dir=dataset)
+            found = evaluate_network(bundle_root(), folder, pruned, record.network_def, dataset_dir=given.dataset)
         print(f"{found.size.weights:,} weights, F1 {found.scores['f1']:.4f}", flush=True)
         return found.scores["f1"]
 

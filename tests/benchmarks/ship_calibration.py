@@ -1,28 +1,45 @@
-"""Take a sweep's records in, fit the models that the package ships, and write the page of results.
+"""Fit the laws that the package ships to the records of the calibration, and write their tables and pictures.
 
-    python tests/benchmarks/ship_calibration.py SWEEP_FOLDER DATA_FOLDER
-    python tests/benchmarks/ship_calibration.py            # only fit again and write, from the records beside the page
+    python tests/benchmarks/ship_calibration.py                           # from the records that are there
+    python tests/benchmarks/ship_calibration.py SWEEP_FOLDER DATA_FOLDER  # take in further records first
+    python tests/benchmarks/ship_calibration.py --check                   # only compare the tables with the saved ones
 
-SWEEP_FOLDER holds trials as ``run_sweep`` leaves them, DATA_FOLDER the data sets, of which only the complexity is kept.
+The records are in ``docs/calibration/<network>.jsonl`` of the bundle. The laws go to
+``monai_ccnet/degradation/calibrated/<network>/<metric>.json``, the pictures to ``docs/*.png``, the tables to
+``docs/calibration/*.csv``; laws and tables that did not change stay as they are, and pages are not touched.
+``recipes.csv`` there is of other runs: ``compare_recipes.py`` makes it. SWEEP_FOLDER holds runs as ``run_sweep`` leaves
+them, DATA_FOLDER the data sets, of which only the complexity is kept.
 """
 
+import argparse
+import itertools
 import json
-import sys
+import re
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from compare_allocations import report, saved_rows
+from csv_tables import deviation, saved_rows
 from monai.data import load_decathlon_datalist
-from summarise_comparisons import markdown
 
 from monai_ccnet import bundle_root
 from monai_ccnet.calibration import degradation_points, predict_left_out, profiles_for, refit
 from monai_ccnet.calibration.fit import RECORDS, network_family
-from monai_ccnet.complexity import MEASURES, ComplexityProfile, measure_dataset, measure_settings, rank_measures
-from monai_ccnet.degradation import CALIBRATED, DegradationModel, DegradationPoint
+from monai_ccnet.complexity import (
+    MEASURES,
+    ComplexityProfile,
+    jb_complexity,
+    measure_dataset,
+    measure_settings,
+    rank_measures,
+)
+from monai_ccnet.degradation import CALIBRATED, DegradationModel, DegradationPoint, Prediction
 from monai_ccnet.figures import draw_degradation, draw_measures, save_figure
-from monai_ccnet.files import read_json
+from monai_ccnet.files import read_json, write_table
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.training import MULTIPLIERS, load_records
 from monai_ccnet.values import load_values, save_values
@@ -33,8 +50,8 @@ FAMILIES = {
     ("CUMedVision", 2): "cumedvision",
     ("UCUNet", 2): "ucunet",
 }
-PAGE = bundle_root() / "docs" / "calibration.md"
-RECIPES = PAGE.parent / "comparison" / "recipes.csv"  # of compare_recipes.py
+METRICS = ("f1", "iu")
+Row = dict[str, Any]
 
 
 def family_of(record: TrialRecord) -> str:
@@ -80,261 +97,338 @@ def measured(names: set[str], data: Path, known: list[ComplexityProfile]) -> lis
     return [profiles[key] for key in sorted(profiles)]
 
 
-def results(network: str) -> str:
-    """Fit and save the models of a network; return what the page says of it."""
-    records = load_records(records_file(network))
-    full = {record.dataset for record in records if record.multiplier == 1}
-    channels = next("-".join(map(str, r.network_def["channels"])) for r in records if r.multiplier == 1)
-    words = [f"## {network}", "", f"Full size: {channels}.", ""]
-    used = [record for record in records if record.multiplier in MULTIPLIERS]
-    dead = sum(not record.has_learned for record in records)
-    others = (
-        f", and {len(records) - len(used)} of other widths, held out of the law" if len(records) > len(used) else ""
-    )
-    taken = f"{len(used)} trainings at the paper's widths{others}; {dead} did not learn"
-    narrowest = [record for record in used if record.multiplier == min(MULTIPLIERS)]
-    if narrowest:
-        taken += f" ({sum(not record.has_learned for record in narrowest)} of {len(narrowest)} at the narrowest width)"
-    words += [f"{taken}; data sets: {', '.join(sorted(full))}.", ""]
-    widths = sorted({record.multiplier for record in records if record.multiplier is not None}, reverse=True)
-    words += [convergence(records, widths), ""]
-    for metric in ("f1", "iu"):
-        rows = []
-        for dataset in sorted(full):
-            cells = []
-            for width in widths:
-                scores = [r.scores[metric] for r in records if (r.dataset, r.multiplier) == (dataset, width)]
-                spread = f" ± {np.std(scores, ddof=1):.3f}" if len(scores) > 1 else ""
-                cells.append(f"{np.mean(scores):.3f}{spread}" if scores else "")
-            rows.append([dataset, *cells])
-        words += [f"{metric.upper()} on the test images by multiplier (± deviation over seeds):", ""]
-        words += [markdown(["data set", *(f"{width:g}" for width in widths)], rows), ""]
-        if len(full) < 3:
-            continue
-        models, curved = refit(network, metric), refit(network, metric, curvature=None)
-        models[0].save(CALIBRATED / network / f"{metric}.json")
-        words += [ranking(models, curved), ""]
-        words += [f"Shipped for {metric.upper()}: {models[0]}.", ""]
-        tried = relative_scores(records, network, metric, models[0])
-        fitted = relative_scores(used, network, metric, models[0])
-        words += [influence(fitted), "", left_out(tried, fitted), "", beyond(tried, fitted), "", adapted(fitted), ""]
-    if len(full) < 3:
-        return "\n".join(
-            [*words, "Fewer than three data sets, through which there is a line by any measure: no law is shipped.", ""]
-        )
-    best = DegradationModel.calibrated(network)
-    points = relative_scores(used, network, "f1", best)
-    save_figure(PAGE.parent / f"calibration_{network}.png", draw_degradation(best, points))
-    words += [f"![The law of {network}](calibration_{network}.png)", ""]
-    if len(best.dataset_slopes) >= 3:
-        fits = rank_measures([p for p in profiles_of(network) if p.dataset in best.dataset_slopes], best.dataset_slopes)
-        save_figure(PAGE.parent / f"measures_{network}.png", draw_measures(fits))
-        words += [f"![Measures beside the degradation](measures_{network}.png)", ""]
-    return "\n".join(words)
-
-
-def convergence(records: list[TrialRecord], widths: list[float]) -> str:
-    """Return how much the training loss still fell at the end, by width."""
-    falls = {
-        width: [np.mean(r.losses[-2:]) / np.mean(r.losses[-4:-2]) for r in records if r.multiplier == width]
-        for width in widths
-    }
-    return (
-        "Convergence: mean training loss of the last eighth of the steps per that of the eighth before, median over "
-        "data sets:\n\n"
-        + markdown(list(map("{:g}".format, falls)), [[f"{np.median(each):.2f}" for each in falls.values()]])
-    )
-
-
-def ranking(models: list[DegradationModel], curved: list[DegradationModel]) -> str:
-    """Return a table of the measures, the best predictor first."""
-    by_measure = {model.settings["measure"]: model for model in curved}
-    rows = []
-    for model in models:
-        other = by_measure[model.settings["measure"]]
-        errors, mixes = model.standard_errors, "omega" in model.settings
-        rows.append(
-            [
-                str(model.settings["measure"]) + (f" (ω {model.settings['omega']:g})" if mixes else ""),
-                "-" if model.left_out_error is None else f"{model.left_out_error:.4f}",
-                "-" if other.left_out_error is None else f"{other.left_out_error:.4f} (c = {other.curvature:.2f})",
-                "-" if model.r_squared is None else f"{model.r_squared:.2f}",
-                f"{model.slope:.4g} ± {errors[0]:.2g}" if errors else f"{model.slope:.4g}",
-                f"{model.intercept:.4g} ± {errors[1]:.2g}" if errors else f"{model.intercept:.4g}",
-            ]
-        )
-    return markdown(["measure", "error left out, line", "error left out, curve", "R² of slopes", "λ", "δ"], rows)
-
-
-def relative_scores(
-    records: list[TrialRecord], network: str, metric: str, model: DegradationModel
-) -> list[DegradationPoint]:
-    """Return the networks of some trainings, with the complexities that a model rests on."""
-    complexities = {profile.dataset: profile.at(1) for profile in profiles_for(model, profiles_of(network))}
-    return degradation_points(records, complexities, metric)
-
-
 def profiles_of(network: str) -> list[ComplexityProfile]:
     return load_values(records_file(network), ComplexityProfile)
 
 
-def influence(points: list[DegradationPoint]) -> str:
-    """Return the law as it would be without each of the data sets."""
-    names = sorted({point.dataset for point in points})
-    if len(names) < 4:
-        return "Too few data sets to leave one out."
-    rows = []
-    for name in names:
-        model = DegradationModel.fit([point for point in points if point.dataset != name])
-        errors = model.standard_errors or (float("nan"), float("nan"))
-        rows.append(
-            [
-                name,
-                f"{model.slope:.4g} ± {errors[0]:.2g}",
-                f"{model.intercept:.4g} ± {errors[1]:.2g}",
-                "-" if model.r_squared is None else f"{model.r_squared:.2f}",
-            ]
+class Calibration:
+    """The records of one network and what is fitted to them."""
+
+    def __init__(self, network: str) -> None:
+        self.network = network
+        self.records = load_records(records_file(network))
+        self.used = [record for record in self.records if record.multiplier in MULTIPLIERS]
+        self.full = [record for record in self.records if record.multiplier == 1]
+        self.datasets = sorted({record.dataset for record in self.full})
+        widths = {record.multiplier for record in self.records if record.multiplier is not None}
+        self.widths = sorted(widths, reverse=True)
+
+    @cached_property
+    def models(self) -> dict[str, list[DegradationModel]]:
+        """The laws of each metric, the best first; none if any line would go through so few data sets."""
+        if len(self.datasets) < 3:
+            return {}
+        return {metric: refit(self.network, metric) for metric in METRICS}
+
+    def points(self, metric: str, records: list[TrialRecord] | None = None) -> list[DegradationPoint]:
+        """Return the networks of the records at the paper's widths, or of others, by the measure of the best law."""
+        profiles = profiles_for(self.models[metric][0], profiles_of(self.network))
+        return degradation_points(
+            self.used if records is None else records, {each.dataset: each.at(1) for each in profiles}, metric
         )
-    return "How much of the law is one data set's:\n\n" + markdown(["without", "λ", "δ", "R² of slopes"], rows)
+
+    def complexity_of_the_paper(self, dataset: str, law: DegradationModel) -> float:
+        """Return the complexity by the measure of one of the paper's laws: JPEG, or its mix with the foreground."""
+        found = {each.settings["measure"]: each.at(1) for each in profiles_of(self.network) if each.dataset == dataset}
+        omega = law.settings.get("omega", 1.0)
+        return jb_complexity(found["jpeg"], found["foreground"], omega)
+
+    def save(self) -> None:
+        """Save the best laws, and draw that of F1 and the measures beside it."""
+        for metric, (model, *_) in self.models.items():
+            path = CALIBRATED / self.network / f"{metric}.json"
+            if not path.exists() or without_last_digits(DegradationModel.load(path)) != without_last_digits(model):
+                model.save(path)
+        if self.models:
+            best, docs = self.models["f1"][0], bundle_root() / "docs"
+            save_figure(docs / f"calibration_{self.network}.png", draw_degradation(best, self.points("f1")))
+            profiles = [each for each in profiles_of(self.network) if each.dataset in best.dataset_slopes]
+            fits = rank_measures(profiles, best.dataset_slopes)
+            save_figure(docs / f"measures_{self.network}.png", draw_measures(fits))
 
 
-def left_out(points: list[DegradationPoint], fitted: list[DegradationPoint]) -> str:
-    """Return predicted against achieved near 8 and 32 times fewer weights, each data set left out of its own fit."""
-    tried = [point for point in points if any(0.8 < point.compression / times < 1.25 for times in (8, 32))]
-    if len({point.dataset for point in fitted}) < 4 or not tried:
-        return "Too few data sets to leave one out and still have an interval."
-    pairs = predict_left_out(tried, fitted)
-    rows = [
-        [
-            point.dataset,
-            f"{point.compression:.1f}x",
-            f"{prediction.score:.3f} ({prediction.low:.3f} to {prediction.high:.3f})",
-            f"{point.score:.3f}",
-        ]
-        for point, prediction in sorted(pairs, key=lambda pair: (pair[0].dataset, pair[0].compression))
-    ]
-    error = np.mean([abs(point.score - prediction.score) for point, prediction in pairs])
-    # No score above the full-size network's is ever predicted: one that was reached counts as equal to it.
-    covered = np.mean([p.low <= min(point.score, 1.0) <= p.high for point, p in pairs])
-    above = sum(point.score > 1 for point, _ in pairs)
-    return (
-        markdown(["data set left out", "fewer weights", "predicted (90 % interval)", "achieved"], rows)
-        + f"\n\nMean absolute error {error:.3f}; the 90 % interval covers {covered:.0%} of {len(pairs)}, of which "
-        f"{above} do better than the full-size\nnetwork, which no interval reaches and which counts as equal to it."
-    )
+def without_last_digits(model: DegradationModel) -> str:
+    """Return a law as text, without the digits in which the arithmetic of two machines differs."""
+    return re.sub(r"\d+\.\d+(e[+-]\d+)?", lambda number: f"{float(number[0]):.9g}", repr(model))
 
 
-def beyond(tried: list[DegradationPoint], fitted: list[DegradationPoint]) -> str:
-    """Return predicted against achieved for networks narrower than any that the law was fitted to."""
-    most = max(point.compression for point in fitted)
-    further = [point for point in tried if point.compression > most]
-    if not further:
-        return "Nothing narrower was tried."
-    rows, pairs = [], predict_left_out(further, fitted)
-    for name in sorted({point.dataset for point in further}):
-        own = [(point, prediction) for point, prediction in pairs if point.dataset == name]
-        scores, (point, prediction) = [each.score for each, _ in own], own[0]
-        rows.append(
-            [
-                name,
-                f"{point.compression:.0f}x",
-                f"{prediction.score:.3f} ({prediction.low:.3f} to {prediction.high:.3f})",
-                f"{np.mean(scores):.3f} ({min(scores):.3f} to {max(scores):.3f})",
-                str(sum(not each.has_learned for each, _ in own)),
-            ]
-        )
-    header = ["data set left out", "fewer weights", "extrapolated (90 % interval)", "achieved (least to most)", "dead"]
-    return (
-        "Beyond what the law was fitted to: half the narrowest of the paper's widths, two filters in the first stage.\n"
-        "Two sets lose far more there than a line through wider networks foretells, for want of training more than of\n"
-        "filters ([with a leaky ReLU](#narrow-networks-that-train) they lose 7 %). A plan from a floor goes no further "
-        "than\nwas measured:\n\n" + markdown(header, rows)
-    )
+def networks(each: Calibration) -> Iterator[Row]:
+    narrowest = [record for record in each.used if record.multiplier == min(MULTIPLIERS)]
+    yield {
+        "full_size_channels": "-".join(map(str, each.full[0].network_def["channels"])),
+        "runs_at_the_papers_widths": len(each.used),
+        "held_out_runs": len(each.records) - len(each.used),
+        "runs_that_failed_to_learn": failures(each.records),
+        "runs_at_the_narrowest_width": len(narrowest) or None,
+        "of_these_failed_to_learn": failures(narrowest) if narrowest else None,
+        "data_sets": " ".join(each.datasets),
+    }
 
 
-def adapted(points: list[DegradationPoint]) -> str:
-    """Return what a few narrow networks of a data set's own buy for the prediction of its wider ones."""
-    names = sorted({point.dataset for point in points})
-    if len(names) < 4:
-        return "Too few data sets to adapt the law of the others to one."
-    rows = []
-    for count in range(4):
-        widths, misses = [], []
-        for name in names:
+def failures(records: list[TrialRecord]) -> int:
+    return sum(not record.has_learned for record in records)
+
+
+def convergence(each: Calibration) -> Iterator[Row]:
+    """How much the training loss still fell at the end: the last eighth of the steps, by the eighth before."""
+    for width in each.widths:
+        runs = [record.losses for record in each.records if record.multiplier == width]
+        ratios = [np.mean(losses[-2:]) / np.mean(losses[-4:-2]) for losses in runs]
+        yield {"width_multiplier": f"{width:g}", "median_loss_ratio": f"{np.median(ratios):.2f}"}
+
+
+def scores(each: Calibration) -> Iterator[Row]:
+    for metric in METRICS:
+        for dataset in each.datasets:
+            for width in each.widths:
+                found = [r.scores[metric] for r in each.records if (r.dataset, r.multiplier) == (dataset, width)]
+                if found:
+                    yield {
+                        "metric": metric,
+                        "data_set": dataset,
+                        "width_multiplier": f"{width:g}",
+                        "score": f"{np.mean(found):.3f}",
+                        "standard_deviation_over_seeds": deviation(found),
+                    }
+
+
+def measures(each: Calibration) -> Iterator[Row]:
+    for metric, models in each.models.items():
+        curved = {model.settings["measure"]: model for model in refit(each.network, metric, curvature=None)}
+        for model in models:
+            curve = curved[model.settings["measure"]]
+            yield {
+                "metric": metric,
+                "measure": model.settings["measure"],
+                "omega": f"{model.settings['omega']:g}" if "omega" in model.settings else "",
+                "leave_one_set_out_error_line": rounded(model.left_out_error, 4),
+                "leave_one_set_out_error_curve": rounded(curve.left_out_error, 4),
+                "curvature": f"{curve.curvature:.2f}",
+                "r_squared_of_slopes": rounded(model.r_squared, 2),
+                **constants(model),
+            }
+
+
+def rounded(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def constants(model: DegradationModel) -> Row:
+    errors = [f"{error:.2g}" for error in model.standard_errors or ()] or ["", ""]
+    return {
+        "slope": f"{model.slope:.4g}",
+        "slope_standard_error": errors[0],
+        "intercept": f"{model.intercept:.4g}",
+        "intercept_standard_error": errors[1],
+    }
+
+
+def laws(each: Calibration) -> Iterator[Row]:
+    """The shipped laws."""
+    for metric, (model, *_) in each.models.items():
+        yield {
+            "metric": metric,
+            "measure": model.settings["measure"],
+            **constants(model),
+            "training_runs": len(each.used),
+            "r_squared": rounded(model.r_squared, 2),
+            "data_sets": model.datasets,
+            "leave_one_set_out_error": rounded(model.left_out_error, 3),
+            **{f"error_{name}": rounded(error, 3) for name, error in sorted(model.left_out_errors.items())},
+        }
+
+
+def without_one_set(each: Calibration) -> Iterator[Row]:
+    """The laws as they would be without each of the data sets."""
+    for metric in metrics_to_leave_out(each):
+        points = each.points(metric)
+        complexities = {point.dataset: point.complexity for point in points}
+        centred = np.array(list(complexities.values())) - np.mean(list(complexities.values()))
+        leverages = dict(zip(complexities, 1 / len(centred) + centred**2 / np.sum(centred**2), strict=True))
+        for name in each.datasets:
             model = DegradationModel.fit([point for point in points if point.dataset != name])
-            own = {round(point.compression): point for point in points if point.dataset == name}
-            narrowest = sorted(own.values(), key=lambda point: -point.compression)
-            wide = next(point for point in narrowest if point.compression < 20)
-            if count:
-                model = model.adapt(narrowest[:count])
-            predicted = model.predict_interval(wide.complexity, wide.compression)
-            widths.append(predicted.score - predicted.low)  # the other end is cut off at the full-size network's score
-            misses.append(abs(predicted.score - min(1.0, wide.score)))
-        rows.append([str(count), f"{np.mean(misses):.4f}", f"{np.mean(widths):.3f}"])
-    header = [
-        "narrow networks of its own",
-        "mean absolute error",
-        "mean reach of the 90 % interval downwards",
-    ]
-    return (
-        "The law of the other data sets, adapted by the narrowest networks of the one left out (the first has 256\n"
-        "times fewer weights), to predict its network with 16 times fewer. Most of the interval is how single\n"
-        "trainings scatter, which no law and no further network takes away:\n\n" + markdown(header, rows)
-    )
+            yield {
+                "metric": metric,
+                "data_set_left_out": name,
+                **constants(model),
+                "r_squared_of_slopes": rounded(model.r_squared, 2),
+                "leverage_in_the_law_of_all": f"{leverages[name]:.2f}",
+            }
+
+
+def metrics_to_leave_out(each: Calibration) -> list[str]:
+    """Return the metrics whose law still has an interval if a data set is left out."""
+    return list(each.models) if len(each.datasets) > 3 else []
+
+
+def predictions(each: Calibration) -> Iterator[Row]:
+    """Predicted and achieved scores near 8 and 32 times fewer weights, each data set left out of its own fit."""
+    for metric in metrics_to_leave_out(each):
+        points = each.points(metric, each.records)
+        tried = [point for point in points if any(0.8 < point.compression / times < 1.25 for times in (8, 32))]
+        pairs = predict_left_out(tried, each.points(metric))
+        for point, prediction in sorted(pairs, key=lambda pair: (pair[0].dataset, pair[0].compression)):
+            yield {
+                "metric": metric,
+                "data_set_left_out": point.dataset,
+                "times_fewer_weights": f"{point.compression:.1f}",
+                "predicted": f"{prediction.score:.3f}",
+                **interval(prediction),
+                "achieved": f"{point.score:.3f}",
+            }
+
+
+def interval(prediction: Prediction) -> Row:
+    return {"interval_low": f"{prediction.low:.3f}", "interval_high": f"{prediction.high:.3f}"}
+
+
+def extrapolations(each: Calibration) -> Iterator[Row]:
+    """Predicted and achieved scores of networks narrower than any that the law was fitted to."""
+    for metric in metrics_to_leave_out(each):
+        fitted = each.points(metric)
+        most = max(point.compression for point in fitted)
+        further = [point for point in each.points(metric, each.records) if point.compression > most]
+        pairs = predict_left_out(further, fitted)
+        for name in each.datasets:
+            own = [(point, prediction) for point, prediction in pairs if point.dataset == name]
+            if not own:
+                continue
+            achieved, (point, prediction) = [tried.score for tried, _ in own], own[0]
+            yield {
+                "metric": metric,
+                "data_set_left_out": name,
+                "times_fewer_weights": f"{point.compression:.0f}",
+                "extrapolated": f"{prediction.score:.3f}",
+                **interval(prediction),
+                "achieved_mean": f"{np.mean(achieved):.3f}",
+                "achieved_least": f"{min(achieved):.3f}",
+                "achieved_most": f"{max(achieved):.3f}",
+                "runs_that_failed_to_learn": sum(not tried.has_learned for tried, _ in own),
+            }
+
+
+def adapted(each: Calibration) -> Iterator[Row]:
+    """What the narrowest networks of a data set's own buy for the prediction of its network 16 times smaller."""
+    for metric in metrics_to_leave_out(each):
+        points = each.points(metric)
+        for count in range(4):
+            reaches, misses = [], []
+            for name in each.datasets:
+                model = DegradationModel.fit([point for point in points if point.dataset != name])
+                own = {round(point.compression): point for point in points if point.dataset == name}
+                narrowest = sorted(own.values(), key=lambda point: -point.compression)
+                wide = next(point for point in narrowest if point.compression < 20)
+                if count:
+                    model = model.adapt(narrowest[:count])
+                predicted = model.predict_interval(wide.complexity, wide.compression)
+                reaches.append(predicted.score - predicted.low)  # the other end is cut off at the full-size score
+                misses.append(abs(predicted.score - min(1.0, wide.score)))
+            yield {
+                "metric": metric,
+                "narrow_networks_of_its_own": count,
+                "mean_absolute_error": f"{np.mean(misses):.4f}",
+                "mean_reach_of_interval_downwards": f"{np.mean(reaches):.3f}",
+            }
+
+
+def baselines(each: Calibration) -> Iterator[Row]:
+    """The error of the law beside simpler predictions, of data sets left out, each data set and width counted once."""
+    widths = [width for width in each.widths if min(MULTIPLIERS) <= width < 1]
+    for metric in metrics_to_leave_out(each):
+        fitted, paper = each.points(metric), DegradationModel.named("paper", each.full[0].network_def, metric)
+        models = {
+            name: DegradationModel.fit([point for point in fitted if point.dataset != name]) for name in each.datasets
+        }
+        misses: dict[str, list[float]] = defaultdict(list)
+        for width in widths:
+            points = each.points(metric, [*each.full, *(r for r in each.records if r.multiplier == width)])
+            tried = {name: [p for p in points if p.dataset == name and p.compression > 1] for name in each.datasets}
+            tried = {name: own for name, own in tried.items() if own}
+            achieved = {name: float(np.mean([point.score for point in own])) for name, own in tried.items()}
+            for name, own in tried.items():
+                others = [score for other, score in achieved.items() if other != name]
+                predicted = {
+                    "nothing is lost": 1.0,
+                    "law": models[name].predict(own[0].complexity, own[0].compression),
+                    "mean loss at that width on the other sets": float(np.mean(others)),
+                    "the paper's constants": paper.predict(
+                        each.complexity_of_the_paper(name, paper), own[0].compression
+                    ),
+                }
+                for by, score in predicted.items():
+                    misses[by].append(float(np.mean([abs(point.score - score) for point in own])))
+        for by, found in misses.items():
+            yield {
+                "metric": metric,
+                "prediction": by,
+                "mean_absolute_error": f"{np.mean(found):.4f}",
+                "data_sets_and_widths": len(found),
+            }
+
+
+def chance(each: Calibration) -> Iterator[Row]:
+    """How often the best of the measures fits the data sets' slopes as well if the slopes are dealt out at random."""
+    for metric in metrics_to_leave_out(each):
+        slopes = each.models[metric][0].dataset_slopes
+        complexities: dict[str, dict[str, float]] = defaultdict(dict)
+        for profile in profiles_of(each.network):
+            complexities[profile.settings["measure"]][profile.dataset] = profile.at(1)
+        columns = [[values[name] for name in slopes] for values in complexities.values()]
+        measured = standardized([values for values in columns if len(set(values)) > 1])
+        dealt = standardized(list(itertools.permutations(slopes.values())))  # the first is as they are
+        best = ((measured @ dealt.T) ** 2).max(axis=0)
+        yield {
+            "metric": metric,
+            "measures": len(measured),
+            "data_sets": len(slopes),
+            "best_r_squared_of_slopes": f"{best[0]:.2f}",
+            "permutation_p": f"{np.mean(best >= best[0] - 1e-9):.3f}",
+        }
+
+
+def standardized(rows: list) -> np.ndarray:
+    """Return rows of mean 0 and length 1, whose products are correlations."""
+    centred = np.asarray(rows, dtype=float)
+    centred -= centred.mean(axis=1, keepdims=True)
+    return centred / np.linalg.norm(centred, axis=1, keepdims=True)
+
+
+TABLES = (
+    *(networks, scores, convergence, measures, laws, without_one_set),
+    *(predictions, extrapolations, adapted, baselines, chance),
+)
+
+
+def filled(rows: list[Row]) -> list[Row]:
+    """Return rows that all have the columns of all, those that a row lacks left empty."""
+    columns = dict.fromkeys(column for row in sorted(rows, key=len, reverse=True) for column in row)
+    return [{column: row.get(column) for column in columns} for row in rows]
 
 
 def main() -> None:
-    if len(sys.argv) > 2:
-        take_in(Path(sys.argv[1]), Path(sys.argv[2]))
-    networks = sorted(path.stem for path in RECORDS.glob("*.jsonl"))
-    text = "\n".join(results(network) for network in networks)
-    recipes = report(saved_rows(RECIPES), "study", "recipe")
-    PAGE.write_text(f"{INTRODUCTION}\n{recipes}\n{text.rstrip()}\n", encoding="utf-8")
-    print(text)
-
-
-INTRODUCTION = """# What was measured: the degradation of networks as they narrow
-
-Each number is a training of the bundle's `train.yaml` on a public image set, whole test images scored. The records are
-beside this page in a checkout of the source, `calibration/<network>.jsonl`, one line a training, then one line a
-profile of the data; they are not in the wheel. `python tests/benchmarks/ship_calibration.py` fits them again, to the
-digit, and writes this page.
-
-Limits: one subject or recording a data set, split in space, so that nothing is said of other patients or scanners; few
-data sets; short trainings (800 steps), compared on the test images that also choose the measure; one machine. Scores
-are relative to the full-size network's mean. "Error left out" is the root mean square error of the relative score of a
-data set's networks as predicted by all the other sets.
-
-What it comes to, of PlainUNet: down to 256 times fewer weights four of six sets lose nothing beyond the scatter of
-single trainings; epithelium loses some 6 % and mni_gm 2 %. How complex the label is tells them apart, by the length of
-its boundary or the bytes of its JPEG; JPEG complexity of the image, the paper's choice, hardly does, nor does any mix
-of it with the foreground density (JB). The slope of F1's line is eight standard errors from 0, and three without
-epithelium, the one set that loses much; thirteen measures were tried on six sets, so that some of this may be chance.
-A curvature does not help. Most networks with 8 to 32 times fewer weights do better than the full-size one, which has
-one seed and no more steps than they. CUMedVision and UCU-Net were measured on three sets by the paper's fast scheme
-(three widths, one seed): they lose more than PlainUNet on mni_gm at their narrowest, and three sets say next to nothing
-of which measure is best, nor can a mix be searched on them. The intervals are as wide as all that, and say nothing of
-widths or data far from these.
-
-## Narrow networks that train
-
-At a rate of 0.005 with 20 steps of warm-up, a cosine and batch normalisation, a network of four filters in its first
-stage, the narrowest of the paper's, leaves the all-background answer every time: below stands how many trainings there
-were. With fewer filters some come to rest where they tell the head from the background and not what is in it. A leaky
-ReLU (slope 0.1, as in MONAI's BasicUNet) gets them out, and makes no difference at four filters. It is not the default,
-for the full-size networks of the law were trained with the paper's ReLU; where a budget leaves fewer than about seven
-filters in the first stage, ask for it: `--network_def::act "['LEAKYRELU', {'negative_slope': 0.1}]"`.
-
-In 3-D (chest_ct_3d, lung and bone, full size 16 to 256, one seed; F1 0.911) it is no matter of two filters only: with
-four the ReLU's network died, and the leaky one reaches 0.886; with two both find the lung alone (0.493). So in 3-D ask
-for it below eight filters ([recipes_3d.csv](comparison/recipes_3d.csv); `train.yaml` and `evaluate.yaml` with
-`--channels "[4,8,16,32,64]" --precision bfloat16`).
-
-Whether 800 steps are enough was judged by the fall of the training loss at their end (the tables of convergence) and by
-training twice as long. That adds 0.010 to F1 on average at a sixteenth of the width and 0.005 at a quarter (three sets,
-one seed): nearly converged, the narrow networks a little less, which the law counts as degradation. F1, mean over seeds
-with the deviation, by `python tests/benchmarks/compare_recipes.py`:
-"""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path, metavar="SWEEP_FOLDER DATA_FOLDER")
+    parser.add_argument("--check", action="store_true", help="only compare the tables with the saved ones")
+    given = parser.parse_args()
+    if len(given.folders) not in (0, 2) or (given.check and given.folders):
+        parser.error("give SWEEP_FOLDER and DATA_FOLDER, or neither, and neither with --check.")
+    if given.folders:
+        take_in(*given.folders)
+    calibrations = [Calibration(path.stem) for path in sorted(RECORDS.glob("*.jsonl"))]
+    differing = []
+    for table in TABLES:
+        rows = filled([{"network": each.network, **row} for each in calibrations for row in table(each)])
+        path = RECORDS / f"{table.__name__}.csv"
+        same = [{column: "" if value is None else str(value) for column, value in row.items()} for row in rows]
+        if not path.exists() or saved_rows(path) != same:
+            differing.append(path.name)
+            if not given.check:
+                write_table(path, rows)
+    if given.check:
+        raise SystemExit(f"these tables differ from the records: {differing}" if differing else 0)
+    for each in calibrations:
+        each.save()
+    print(f"tables that changed: {', '.join(differing) or 'none'}")
 
 
 if __name__ == "__main__":

@@ -1,65 +1,64 @@
-"""Print the tables of the comparison's page, from the tables that ``compare.yaml`` left of several data sets.
+"""One table of all methods, from the tables that ``compare.yaml`` left of several data sets.
 
-python tests/benchmarks/summarise_comparisons.py TABLE.csv [TABLE.csv ...]
+    python tests/benchmarks/summarise_comparisons.py TABLE.csv [TABLE.csv ...]
 
-A file's stem names its data set. Scores are means over seeds with their deviation; a dead network is one that is no
-better than one class everywhere.
+prints it as CSV, and writes it with ``-o``. A file's stem names its data set. That of the page:
+
+    C=bundles/complexity_guided_compression/docs/comparison
+    python tests/benchmarks/summarise_comparisons.py $C/epithelium.csv $C/mni_gm.csv $C/bacteria.csv -o $C/methods.csv
+
+Scores are means over seeds with their standard deviation. A network failed to learn if it is no better than one class
+everywhere. The last columns are means over the data sets; within a constraint the best method comes first.
 """
 
-import csv
-import sys
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
+from csv_tables import command_line, csv_file, save_or_print, saved_rows
+
+Row = dict[str, str]
 
 
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])
+def score(name: str, row: Row | None) -> dict[str, str]:
+    found = row or {}
+    deviation = found.get("f1_deviation")
+    return {
+        f"{name}_f1": f"{float(found['f1']):.3f}" if found else "",
+        f"{name}_standard_deviation": f"{float(deviation):.3f}" if deviation else "",
+        f"{name}_failed_to_learn": str(int(found["seeds"]) - int(found["learned"])) if found else "",
+    }
 
 
-def score(row: dict[str, str] | None) -> str:
-    if row is None:
-        return "-"
-    words = f"{float(row['f1']):.3f}"
-    if row["f1_deviation"]:
-        words += f" ± {float(row['f1_deviation']):.3f}"
-    dead = int(row["seeds"]) - int(row["learned"])
-    return words + (f" ({dead} dead)" if dead else "")
+def mean(rows: Iterable[Row | None], column: str) -> float:
+    return float(np.mean([float(row[column]) for row in rows if row]))
 
 
 def main() -> None:
-    tables = {}
-    for path in map(Path, sys.argv[1:]):
-        with path.open(encoding="utf-8", newline="") as file:
-            tables[path.stem] = {(row["constraint"], row["method"]): row for row in csv.DictReader(file)}
-    every = {key: None for table in tables.values() for key in table}
-    constraints = list(dict.fromkeys(constraint for constraint, _ in every))
-
-    for constraint in constraints:
-        methods = [method for other, method in every if other == constraint]
-        found = {method: [table.get((constraint, method)) for table in tables.values()] for method in methods}
-
-        def mean(method: str, key: str, found: dict[str, list[dict[str, str] | None]] = found) -> float:
-            return float(np.mean([float(row[key]) for row in found[method] if row]))
-
-        ordered = methods
+    parser = command_line(__doc__)
+    parser.add_argument("tables", type=csv_file, nargs="+", metavar="TABLE.csv")
+    given = parser.parse_args()
+    tables = {path.stem: {(row["constraint"], row["method"]): row for row in saved_rows(path)} for path in given.tables}
+    every = list(dict.fromkeys(key for table in tables.values() for key in table))
+    rows = []
+    for constraint in dict.fromkeys(constraint for constraint, _ in every):
+        found = {key: [table.get(key) for table in tables.values()] for key in every if key[0] == constraint}
         if constraint:
-            ordered = sorted(methods, key=lambda method: -mean(method, "f1"))
-        rows = [
-            [
-                method,
-                *map(score, found[method]),
-                f"{mean(method, 'f1'):.3f}",
-                f"{mean(method, 'weights'):,.0f}",
-                f"{mean(method, 'macs') / 1e6:.0f}",
-                f"{1e3 * mean(method, 'latency_seconds'):.1f}",
-                f"{mean(method, 'training_seconds'):.0f}",
-            ]
-            for method in ordered
-        ]
-        columns = ["mean", "weights", "million multiply-adds", "latency, ms", "training, s"]
-        print(f"### {constraint or 'Without a budget'}\n")
-        print(markdown(["method", *tables, *columns], rows) + "\n")
+            found = dict(sorted(found.items(), key=lambda item: -mean(item[1], "f1")))
+        for (_, method), own in found.items():
+            row = {"constraint": constraint, "method": method}
+            for name, each in zip(tables, own, strict=True):
+                row |= score(name, each)
+            rows.append(
+                {
+                    **row,
+                    "mean_f1": f"{mean(own, 'f1'):.3f}",
+                    "weights": f"{mean(own, 'weights'):.0f}",
+                    "million_multiply_adds": f"{mean(own, 'macs') / 1e6:.0f}",
+                    "latency_ms": f"{1e3 * mean(own, 'latency_seconds'):.1f}",
+                    "training_seconds": f"{mean(own, 'training_seconds'):.0f}",
+                }
+            )
+    save_or_print(rows, given.output)
 
 
 if __name__ == "__main__":

@@ -66,8 +66,19 @@ def test_shipped_models_are_those_of_their_records(shipped):
     assert again.dataset_slopes == pytest.approx(model.dataset_slopes, rel=1e-9, abs=1e-12)
     assert again.left_out_errors == pytest.approx(model.left_out_errors, rel=1e-9)
     assert np.array(again.covariance) == pytest.approx(np.array(model.covariance), rel=1e-6)
+    assert again.spatial_dims == model.spatial_dims == 2
     for name in ("slope", "intercept", "residual_deviation", "between_deviation", "r_squared", "points", "not_learned"):
         assert getattr(again, name) == pytest.approx(getattr(model, name), rel=1e-9), name
+
+
+def test_a_law_tells_the_spatial_axes_of_its_networks(records):
+    assert refit("cumedvision")[0].spatial_dims == 2
+    near = profiles("near", [0.1, 0.35, 0.55, 0.75])
+    assert calibrate(records, near)[0].spatial_dims == 2
+    solid = replace(records[0], network_def=records[0].network_def | {"spatial_dims": 3})
+    assert calibrate([solid, *records[1:]], near)[0].spatial_dims is None
+    unknown = [replace(record, network_def={"_target_": "PlainUNet"}) for record in records]
+    assert calibrate(unknown, near)[0].spatial_dims is None
 
 
 def test_no_training_is_left_out_of_the_counts():
