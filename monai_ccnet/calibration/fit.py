@@ -215,7 +215,7 @@ def refit(network: str, metric: str = "f1", *, curvature: float | None = 0.0) ->
         )
     records = [record for record in load_records(path) if record.multiplier in MULTIPLIERS]
     profiles = load_values(path, ComplexityProfile)
-    source = f"monai_ccnet's own calibration, {len(records)} trainings"
+    source = f"monai_ccnet's own calibration, {len(records)} training runs"
     return calibrate(records, profiles, metric=metric, curvature=curvature, omegas=OMEGAS, source=source)
 
 
