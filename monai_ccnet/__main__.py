@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb with its settings, and return the status that the process should exit with.
 
     Args:
-        arguments: of the command line without the name of the program.
+        arguments: words of the command line without the name of the program.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):

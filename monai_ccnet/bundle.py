@@ -33,6 +33,7 @@ from monai_ccnet.reporting import save_html_report, save_report, save_trade_off
 from monai_ccnet.training import Trial, check_output_dir, finish_run, segment_examples, segment_sweep
 
 __all__ = [
+    "NO_PICTURES",
     "check_calibration",
     "check_run",
     "compare_all",
@@ -42,7 +43,6 @@ __all__ = [
     "measure_by_law",
     "measure_for_calibration",
     "measure_settings_for",
-    "no_pictures",
     "save_calibration",
     "save_comparison",
     "save_measured",
@@ -54,7 +54,7 @@ __all__ = [
 
 DEFAULT_FLOOR = 0.95
 
-no_pictures = 'No pictures: pip install "monai_ccnet[figures]" for them.'
+NO_PICTURES = 'No pictures: pip install "monai_ccnet[figures]" for them.'
 
 
 def constraints_from(
@@ -78,8 +78,8 @@ def constraints_from(
         budget_macs: most multiply-adds.
         budget_latency_seconds: longest time on this machine.
         min_score: least score relative to the full-size network's.
-        bits_per_weight: of the file.
-        count: what the disk budget counts beside the file.
+        bits_per_weight: number of bits of a stored weight.
+        count: kind of weights that the disk budget counts beside the file.
         default: the floor if nothing else is asked for; ``None`` for none.
 
     >>> print(*constraints_from(budget_bytes=250_000))
@@ -108,9 +108,9 @@ def measure_settings_for(
     """Return ``measure`` and its settings: those that a law holds for, unless others are given.
 
     Args:
-        law: what predicts.
+        law: the law that predicts.
         measure: a measure; ``None`` for the law's.
-        settings: of the measure, which take the place of the law's.
+        settings: settings of the measure, which take the place of the law's.
     """
     known = {key: value for key, value in law.settings.items() if key != "source"}
     if measure is not None and measure != known.get("measure"):
@@ -124,10 +124,10 @@ def measure_by_law(
     """Return the profile of a data set by the measure that a law holds for, or by another one.
 
     Args:
-        items: as in :func:`~monai_ccnet.complexity.measure_dataset`, as are the others.
-        law: what predicts.
+        items: images and labels, as in :func:`~monai_ccnet.complexity.measure_dataset`.
+        law: the law that predicts.
         measure: another measure.
-        settings: of the measure; other arguments of ``measure_dataset`` may be among them.
+        settings: settings of the measure; other arguments of ``measure_dataset`` may be among them.
         given: other arguments of ``measure_dataset``.
     """
     return measure_dataset(items, **{**given, **measure_settings_for(law, measure, settings)})
@@ -139,10 +139,10 @@ def check_run(
     """Refuse a folder that holds a run on another data set, or by another measure, before anything is overwritten.
 
     Args:
-        output_dir: of the run.
+        output_dir: folder of the run.
         data: the data set.
         measured: the measure and its settings, as :func:`measure_settings_for` returns them.
-        scales: at which the data set is measured.
+        scales: scales at which the data set is measured.
     """
     settings = dict(measured)
     check_output_dir(output_dir, data.name, settings.pop("measure"), scales, **settings)
@@ -170,11 +170,11 @@ def save_run(
     """Write what a run of ``compress.yaml`` leaves: plan, trade-off, report, pictures, page; and print the report.
 
     Args:
-        output_dir: of the run.
-        plan: what was planned.
-        record: what was trained.
+        output_dir: folder of the run.
+        plan: the plan.
+        record: the record of the network that was trained by it.
         data: the data set.
-        planning: what the plan was made with, for the trade-off.
+        planning: arguments that the plan was made with, for the trade-off.
         full_size_score: the full-size network's own score, where it is known.
         pictures: whether to draw them.
     """
@@ -201,13 +201,13 @@ def save_measured(
     """Draw what ``measure.yaml`` measured.
 
     Args:
-        output_dir: of the run.
+        output_dir: folder of the run.
         data: the data set.
-        profile: of it.
+        profile: complexity of the data set.
         table: the CSV file with one row an image.
     """
     if not figures.has_matplotlib:
-        print(no_pictures)
+        print(NO_PICTURES)
         return
     folder, shown = Path(output_dir), data.middle
     figures.save_figure(folder / "complexity.png", figures.draw_complexity(profile, table, folder=data.folder))
@@ -222,7 +222,7 @@ def measure_for_calibration(
     Args:
         dataset_dirs: Decathlon folders.
         measures: keys of ``MEASURES``.
-        output_dir: of the calibration; the profiles are kept in ``profiles``.
+        output_dir: folder of the calibration; the profiles are kept in its ``profiles``.
     """
     profiles = []
     for data in map(open_dataset, dataset_dirs):
@@ -244,10 +244,10 @@ def save_calibration(
     """Fit the law of each measure, write the best as ``degradation.json``, print all, and draw what was found.
 
     Args:
-        output_dir: of the calibration.
-        trials: that were run.
-        records: of these trials.
-        profiles: of their data sets, by each measure.
+        output_dir: folder of the calibration.
+        trials: training runs of the sweep.
+        records: records of these runs.
+        profiles: complexity of their data sets, by each measure.
         pictures: whether to draw them.
         given: ``metric``, ``curvature``, ``omegas`` and ``source`` of :func:`~monai_ccnet.calibration.calibrate`.
     """
@@ -257,7 +257,7 @@ def save_calibration(
     best.save(folder / "degradation.json")
     print(*laws, sep="\n")
     if not pictures:
-        print(no_pictures)
+        print(NO_PICTURES)
         return laws
     points = degradation_points(records, {profile.dataset: profile.at(1) for profile in chosen}, best.metric)
     drawn = {"degradation": figures.draw_degradation(best, points), "profiles": figures.draw_profiles(chosen)}
@@ -277,12 +277,12 @@ def check_calibration(
 
     Args:
         dataset_dirs: Decathlon folders.
-        multipliers: of the training runs.
-        measures: of complexity.
+        multipliers: multipliers of the training runs.
+        measures: measures of complexity.
         metric: score that the law predicts.
 
     Raises:
-        ValueError: for fewer than two data sets, no full-size network, an unknown measure or metric.
+        ValueError: if there are fewer than two data sets, no full-size network, or an unknown measure or metric.
     """
     names = [open_dataset(folder).name for folder in dataset_dirs]
     if len(set(names)) < 2:
@@ -306,11 +306,11 @@ def law_on_data(
     """Return the profile of a data set by the measure of a law, and the law.
 
     Args:
-        law: as :meth:`DegradationModel.named` takes it.
+        law: name of a law, as :meth:`DegradationModel.named` takes it.
         network_def: the full-size network's config.
         metric: score that the law predicts.
         data: the data set.
-        output_dir: that keeps the profile.
+        output_dir: folder that keeps the profile.
     """
     model = DegradationModel.named(law, network_def, metric)
     saved = Path(output_dir) / ("complexity.json" if metric == "f1" else f"complexity_{metric}.json")
@@ -332,7 +332,7 @@ def compare_all(
 
     Args:
         bundle_root: folder of the bundle.
-        output_dir: of the comparison.
+        output_dir: folder of the comparison.
         network_def: the full-size network's config.
         constraints: budgets and floors.
         laws: profiles and laws; the first is that of the plans.
@@ -361,8 +361,8 @@ def save_comparison(output_dir: str | os.PathLike, rivals: Sequence[Rival], *, p
     """Write the table of a comparison in three forms, draw it, and print it.
 
     Args:
-        output_dir: of the comparison.
-        rivals: that were trained.
+        output_dir: folder of the comparison.
+        rivals: networks that were trained.
         pictures: whether to draw them.
     """
     folder = Path(output_dir)
@@ -390,8 +390,8 @@ def save_planned_weights(
 
     Args:
         network: after its training; wrapped or not.
-        path: of the file.
-        bits_per_weight: of the file.
+        path: path of the file.
+        bits_per_weight: number of bits of a stored weight.
         first_process: whether this is the one that writes.
     """
     if first_process:

@@ -72,7 +72,7 @@ def run_list(parser: ConfigParser, name: str) -> None:
     """Evaluate a list of expressions of a config one after the other, each with what the ones before left.
 
     Args:
-        parser: of the config.
+        parser: parser of the config.
         name: id of the list, such as ``"train::run"``.
     """
     for index in range(len(parser[name])):
@@ -85,11 +85,11 @@ def read_parts(name: str, *parts: str) -> None:
     Where the parts were named, nothing is read. Ids that were given to the run stay on top.
 
     Args:
-        name: of the running config, a file of the bundle.
+        name: name of the running config, a file of the bundle.
         parts: names of the files beneath it, the lowest first.
 
     Raises:
-        ValueError: as :func:`check_ids`.
+        ValueError: for the first id or value that is refused, with the nearest known id.
     """
     workflow = running_workflow()
     parser, folder = workflow.parser, Path(workflow.config_root_path)
@@ -117,7 +117,7 @@ def check_ids(*names: str) -> None:
         names: files of the bundle that may be part of the run.
 
     Raises:
-        ValueError: for the first that is not as it must be, with the nearest known id.
+        ValueError: for the first id or value that is refused, with the nearest known id.
     """
     workflow = running_workflow()
     folder = Path(workflow.config_root_path)
@@ -132,10 +132,10 @@ def check_overlay_ids(name: str) -> None:
     nothing refers to and that is nearly the name of another is refused.
 
     Args:
-        name: of the overlay, a file of this bundle.
+        name: name of the overlay, a file of this bundle.
 
     Raises:
-        ValueError: for the first that is not as it must be, with the nearest known id.
+        ValueError: for the first id or value that is refused, with the nearest known id.
     """
     workflow = running_workflow()
     parser, ours, theirs = workflow.parser, _merged([str(config_file(name))]), _named_files()
@@ -202,10 +202,10 @@ def check_recipe(recipe: Mapping[str, Any]) -> None:
     """Refuse settings for training runs that train.yaml does not know, or of a wrong kind.
 
     Args:
-        recipe: by the ids of train.yaml.
+        recipe: settings by the ids of train.yaml.
 
     Raises:
-        ValueError: for the first that is not as it must be.
+        ValueError: for the first setting that is refused, with the nearest known one.
     """
     known = _merged([str(config_file("train.yaml")), str(config_file("evaluate.yaml"))])
     for key, value in recipe.items():

@@ -116,7 +116,7 @@ def check_value(name: str, value: Any) -> Any:
 
     Args:
         name: a key of :data:`SETTINGS`; of other ids any value is allowed.
-        value: what was given.
+        value: the value that was given.
 
     Raises:
         ValueError: if it is of another kind, or a path holds ``::``, which is what MONAI makes of ``#``.

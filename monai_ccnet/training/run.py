@@ -70,9 +70,9 @@ def finish_run(
     interrupted goes on from its last checkpoint. Two processes never work in one folder at once.
 
     Args:
-        parser: of ``train.yaml`` and ``evaluate.yaml``, and whatever lies over them. Read are the lists ``train#run``
+        parser: parser of ``train.yaml``, ``evaluate.yaml`` and what lies over them. It reads the lists ``train#run``
             and ``test#run``, and then ``outcome``.
-        network_def: of the network that is trained.
+        network_def: MONAI config of the network that is trained.
         multiplier: channels per channel of the full-size network, to be recorded.
         wait: whether to wait for another process, or else raise ``filelock.Timeout``.
         recipe: settings to be recorded beside those of ``outcome``.
@@ -155,11 +155,11 @@ def check_output_dir(
     """Refuse a folder that cannot be written to, or that holds a run on another data set or by another measure.
 
     Args:
-        output_dir: of a run of ``compress.yaml``.
+        output_dir: folder of a run of ``compress.yaml``.
         dataset: name of the data set.
-        measure: of its complexity.
-        scales: at which it is to be measured.
-        settings: of the measure.
+        measure: measure of its complexity.
+        scales: scales at which it is to be measured.
+        settings: settings of the measure.
 
     Raises:
         OSError: if the folder cannot be written to.
@@ -183,7 +183,7 @@ def recipe_of(config: Mapping[str, Any], ids: Sequence[str]) -> dict[str, Any]:
 
     Args:
         config: ``train.yaml``, or what lies over it.
-        ids: those of ``train.yaml``.
+        ids: the ids of ``train.yaml``.
     """
     return {
         key: {part: value[part] for part in sorted(_RECIPE_OF_PARTS[key])} if key in _RECIPE_OF_PARTS else value

@@ -30,7 +30,7 @@ def full_network_def(bundle_root: str | os.PathLike, **overrides: Any) -> dict[s
 
     Args:
         bundle_root: folder of the bundle.
-        overrides: of ``train.yaml`` by their ids, such as ``dataset_dir``, which decides the channels in and out.
+        overrides: settings of ``train.yaml`` by their ids, such as ``dataset_dir``, which decides the channels.
     """
     parser = ConfigParser()
     parser.read_config(str(Path(bundle_root) / "configs" / "train.yaml"))
@@ -103,7 +103,7 @@ def train_network(
     Args:
         bundle_root: folder of the bundle.
         output_dir: a folder for what the training leaves.
-        network: of any widths; it is trained on from the weights that it has, on the device and at the precision of
+        network: network of any widths; it is trained on from the weights that it has, on the device and precision of
             the recipe, and then returns to where it was.
         recipe: overrides of ``train.yaml`` by their ids, ``dataset_dir`` among them.
     """
@@ -126,7 +126,7 @@ def evaluate_network(
     Args:
         bundle_root: folder of the bundle.
         output_dir: folder that gets the weights, ``model.pt``, and the metrics.
-        network: what is evaluated, as it is stored: it gets the weights of the file, which at few bits are rounded.
+        network: network to evaluate as it is stored: it gets the weights of the file, rounded at few bits.
         network_def: the config that it came from, for the record; the sizes are the network's own.
         recipe: overrides of ``train.yaml`` by their ids, ``dataset_dir`` among them.
     """
