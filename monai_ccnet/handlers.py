@@ -13,7 +13,7 @@ from monai.data.utils import set_rnd
 from monai.handlers import CheckpointLoader, StatsHandler
 from monai.utils import IgniteInfo, min_version, optional_import, set_determinism
 
-from monai_ccnet.constraints import CompressionPlan, DiskBudget, InfeasibleConstraintError
+from monai_ccnet.constraints import CompressionPlan
 from monai_ccnet.files import atomically
 from monai_ccnet.records import evaluated_record
 
@@ -245,13 +245,7 @@ def check_weights_file(plan: CompressionPlan, weights_file: str | os.PathLike) -
     """
     if not os.path.isfile(weights_file):
         raise FileNotFoundError(f"{weights_file} does not exist; attach CheckBudget after the handler that saves it.")
-    file_bytes = os.path.getsize(weights_file)
-    for each in plan.constraints:
-        if isinstance(each, DiskBudget) and file_bytes > each.max_bytes:
-            raise InfeasibleConstraintError(
-                f"{weights_file} has {file_bytes:,} bytes, the budget is {each.max_bytes:,}: write it with "
-                f"monai_ccnet.networks.save_weights at {each.bits_per_weight} bits or fewer."
-            )
+    plan.check_file_bytes(os.path.getsize(weights_file), str(weights_file))
 
 
 def plan_metrics(plan: CompressionPlan) -> dict[str, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from monai_ccnet.complexity.profile import ComplexityProfile
-from monai_ccnet.constraints.budgets import AccuracyFloor, Budget
+from monai_ccnet.constraints.budgets import AccuracyFloor, Budget, DiskBudget, InfeasibleConstraintError
 from monai_ccnet.degradation import DegradationModel, Prediction
 from monai_ccnet.networks.family import NetworkFamily
 from monai_ccnet.networks.latency import LatencyComparison
@@ -105,6 +105,23 @@ class CompressionPlan(Value):
         """Difference from the network that the law was measured on; ``None`` if there is none."""
         family = self.family
         return self.degradation.assumption_for(family.network_def, family.spatial_dims, self.full_size.weights)
+
+    def check_file_bytes(self, file_bytes: int, name: str) -> None:
+        """Raise an error if a file of weights exceeds a disk budget of this plan.
+
+        Args:
+            file_bytes: size of the file, in bytes.
+            name: name of the file, for the message.
+
+        Raises:
+            InfeasibleConstraintError: if it is too large.
+        """
+        for each in self.constraints:
+            if isinstance(each, DiskBudget) and file_bytes > each.max_bytes:
+                raise InfeasibleConstraintError(
+                    f"{name} has {file_bytes:,} bytes, the budget is {each.max_bytes:,}: write it with "
+                    f"monai_ccnet.networks.save_weights at {each.bits_per_weight} bits or fewer."
+                )
 
     def __str__(self) -> str:
         full = "-".join(map(str, self.full_channels))

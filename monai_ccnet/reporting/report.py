@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from monai_ccnet.constraints import CompressionPlan, DiskBudget, InfeasibleConstraintError
+from monai_ccnet.constraints import CompressionPlan
 from monai_ccnet.files import csv_rows, write_json
 from monai_ccnet.records import METRICS, TrialRecord
 
@@ -25,11 +25,7 @@ def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | 
     Raises:
         InfeasibleConstraintError: if the file that was written is above the plan's disk budget.
     """
-    for each in plan.constraints:
-        if isinstance(each, DiskBudget) and record.file_bytes > each.max_bytes:
-            raise InfeasibleConstraintError(
-                f"the file has {record.file_bytes:,} bytes, the budget is {each.max_bytes:,}: save it at fewer bits."
-            )
+    plan.check_file_bytes(record.file_bytes, "the file of weights")
     metric = plan.degradation.metric
     achieved = record.scores[metric]
     return {
@@ -43,6 +39,7 @@ def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | 
             "high": plan.predicted.high,
             "level": plan.predicted.level,
             "is_extrapolated": plan.is_extrapolated,
+            "assumption": plan.assumption,
             "score": None if full_size_score is None else plan.predicted.score * full_size_score,
             "source": plan.degradation.source,
         },
@@ -55,6 +52,7 @@ def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | 
         "budget": plan.constraint.to_dict(),
         "constraints": [each.to_dict() for each in plan.constraints],
         "channels": list(plan.channels),
+        "full_channels": list(plan.full_channels),
         "multipliers": list(plan.multipliers),
         "sizes": {
             "weights": plan.size.weights,
@@ -91,8 +89,8 @@ def report_words(content: dict[str, Any]) -> str:
         )
     elif predicted is not None:
         lines.append(
-            f"Predicted: {predicted['relative_score']:.1%} of the full-size network's {metric}. To compare, train the "
-            "full-size network with train.yaml and give its score as --full_size_score."
+            f"Predicted: {predicted['relative_score']:.1%} of the full-size network's {metric}. To compare, train and "
+            "evaluate the full-size network and give its score as --full_size_score."
         )
     return "\n".join(lines)
 

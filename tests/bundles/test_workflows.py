@@ -63,6 +63,9 @@ def test_compress_leaves_what_it_promises(compressed):
     assert report["sizes"]["file_bytes"] == os.path.getsize(output_dir / "model.pt") <= 45_000
     assert report["predicted"]["relative_score"] == plan.predicted.score
     assert report["budget"]["max_bytes"] == 45_000
+    assert report["full_channels"] == [8, 12, 16] == list(plan.full_channels)
+    assert report["predicted"]["assumption"] == plan.assumption is not None
+    assert report["predicted"]["low"] is None  # for the law was measured on a larger network
     assert report["achieved"]["score"] == report["achieved"]["f1"] > 0.8
     build_network(plan.network_def).load_state_dict(torch.load(output_dir / "model.pt", weights_only=True))
     with open(output_dir / "metrics.csv") as file:
