@@ -9,12 +9,10 @@ import numpy as np
 
 from monai_ccnet.complexity.foreground import jb_complexity
 from monai_ccnet.complexity.measures import SCALES
+from monai_ccnet.degradation.published import PUBLISHED_SETTINGS
 from monai_ccnet.values import Value
 
-__all__ = ["PUBLISHED_SETTINGS", "ComplexityProfile"]
-
-# The paper states only the quality; how it normalised the sizes cannot be recovered from its numbers.
-PUBLISHED_SETTINGS: dict[str, Any] = {"measure": "jpeg", "quality": 25, "source": "Mishra, Chen, Hu: Table 1"}
+__all__ = ["ComplexityProfile"]
 
 _PUBLISHED_JPEG: dict[str, tuple[float, ...]] = {  # Table 1, at scales 1, 2, 4, 8, 16
     "wing_disk": (0.0279, 0.0187, 0.0175, 0.0166, 0.0156),

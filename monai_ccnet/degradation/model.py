@@ -28,6 +28,7 @@ from monai_ccnet.degradation.published import (
     PUBLISHED_CLASSES,
     PUBLISHED_OMEGA,
     PUBLISHED_RESIDUAL,
+    PUBLISHED_SETTINGS,
     PUBLISHED_WEIGHTS,
 )
 from monai_ccnet.values import Value
@@ -121,7 +122,7 @@ class DegradationModel(Value):
         if (network, metric) not in PUBLISHED:
             raise ValueError(f"no law is published for {(network, metric)}: choose from {sorted(PUBLISHED)}.")
         slope, intercept = PUBLISHED[network, metric]
-        settings: dict[str, Any] = {"measure": "jpeg", "quality": 25, "source": "Mishra, Chen, Hu: Table 1"}
+        settings: dict[str, Any] = dict(PUBLISHED_SETTINGS)
         if metric == "iu":
             settings |= {"measure": "jb", "omega": PUBLISHED_OMEGA[network]}
         return cls(

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["FAMILIES", "PUBLISHED", "PUBLISHED_CLASSES", "PUBLISHED_OMEGA", "PUBLISHED_RESIDUAL", "Names"]
+__all__ = [
+    "FAMILIES",
+    "PUBLISHED",
+    "PUBLISHED_CLASSES",
+    "PUBLISHED_OMEGA",
+    "PUBLISHED_RESIDUAL",
+    "PUBLISHED_SETTINGS",
+    "PUBLISHED_WEIGHTS",
+    "Names",
+]
 
 # Table 3: slope (lambda) and intercept (delta).
 PUBLISHED = {
@@ -15,6 +24,8 @@ PUBLISHED = {
     ("cumedvision", "iu"): (0.366, 0.000096),
     ("ucunet", "iu"): (0.151, 0.007080),
 }
+# How complexity was measured: the paper states the quality and no more.
+PUBLISHED_SETTINGS = {"measure": "jpeg", "quality": 25, "source": "Mishra, Chen, Hu: Table 1"}
 PUBLISHED_OMEGA = {"unet": 0.7, "cumedvision": 0.775, "ucunet": 0.95}
 # Root mean square of the relative scores of Tables 4 and 5 (CHASE_DB1, DRIVE, melanoma) about the published law.
 PUBLISHED_RESIDUAL = {("unet", "f1"): 0.0617}
