@@ -83,6 +83,7 @@ def compress(
         ValueError: if the profile is missing, its settings differ from the law's, a scale is missing, or the network
             cannot take an input of the shape given.
 
+    >>> from monai_ccnet.constraints import DiskBudget
     >>> unet = {"_target_": "monai_ccnet.networks.PlainUNet"}
     >>> compress(unet, DiskBudget(1_000_000, bits_per_weight=64, count="weights"), layerwise=False).channels
     (4, 8, 16, 32, 65)
