@@ -52,7 +52,8 @@ def test_any_label_has_a_bounded_complexity_the_same_for_each_kind_of_array(name
     expected = measured(name, label)
     assert min(expected) >= 0
     if name != "label_jpeg":  # small files are mostly header
-        assert max(expected) <= 1
+        # A pixel has one face for each axis, so a checkerboard comes near their number; all else is a share.
+        assert max(expected) <= (label.ndim - 1 if name == "boundary" else 1)
     for kind in (torch.as_tensor, MetaTensor, lambda x: x.astype(np.uint8), lambda x: x.astype(np.float32)):
         assert measured(name, kind(label)) == expected
 
