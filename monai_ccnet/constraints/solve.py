@@ -199,8 +199,9 @@ def _reconciled(
     channels = tuple(min(widths) for widths in zip(*bounds.values(), strict=True))
     binding = min(bounds, key=lambda each: sum(bounds[each]))
     if highest is not None and channels != bounds[highest] and (score := outlook.score(channels)) < highest.min_score:
+        tightest = min((each for each in bounds if each != highest), key=lambda each: sum(bounds[each]))
         raise InfeasibleConstraintError(
-            f"no width meets all: {binding} allows at most {'-'.join(map(str, channels))} channels, predicted score "
+            f"no width meets all: {tightest} allows at most {'-'.join(map(str, channels))} channels, predicted score "
             f"{score:.1%}, but {highest} needs {'-'.join(map(str, bounds[highest]))}. Lower the floor or raise the "
             "budget."
         )
