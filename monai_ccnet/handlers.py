@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -103,7 +104,8 @@ class EpochSeed:
 class EpochLosses:
     """Keep the mean training loss of each epoch, in ``losses``.
 
-    Its state holds plain numbers, unlike that of MONAI's ``MetricLogger``, which a safe ``torch.load`` refuses.
+    A loss that is not finite ends the training run with an error: nothing that follows from it is worth keeping. Its
+    state holds plain numbers, unlike that of MONAI's ``MetricLogger``, which a safe ``torch.load`` refuses.
     """
 
     def __init__(self) -> None:
@@ -118,8 +120,18 @@ class EpochLosses:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._complete)
 
     def __call__(self, engine: Engine) -> None:
-        """Count the loss of an iteration."""
-        self._total += float(engine.state.output[0]["loss"])  # type: ignore[index]
+        """Count the loss of an iteration.
+
+        Raises:
+            ValueError: if it is not finite.
+        """
+        loss = float(engine.state.output[0]["loss"])  # type: ignore[index]
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the training loss is {loss} in iteration {engine.state.iteration} (epoch {engine.state.epoch}): "
+                "lower the learning rate, or check the images and labels."
+            )
+        self._total += loss
         self._count += 1
 
     def _start(self) -> None:

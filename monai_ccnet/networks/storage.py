@@ -49,12 +49,17 @@ def save_weights(
         half: type for 16 bits: ``torch.float16``, or ``torch.bfloat16``, which has float32's range and fewer digits.
 
     Raises:
-        ValueError: if a number is beyond the range of the type it is to be stored in.
+        ValueError: if a number is not finite, or beyond the range of the type it is to be stored in.
     """
     if isinstance(network, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
         network = network.module
     state = stored_state(network, bits_per_weight, half)
     for (name, tensor), stored in zip(network.state_dict().items(), state.values(), strict=False):
+        if not tensor.isfinite().all():
+            raise ValueError(
+                f"{name} holds numbers that are not finite: the training run diverged. Lower the learning rate, or "
+                "check the images."
+            )
         if stored.is_floating_point() and (tensor.isfinite().cpu() & ~stored.isfinite()).any():
             raise ValueError(
                 f"{name} holds numbers up to {tensor.abs().max().item():.3g}, beyond the range of {stored.dtype}: "

@@ -165,6 +165,14 @@ def test_a_folder_of_an_earlier_release_is_refused_by_name(finished, disks_2d, t
     assert contents(output_dir) == before
 
 
+def test_a_training_run_that_diverges_ends_with_that_and_leaves_no_weights(disks_2d, tmp_path):
+    error = compress(disks_2d, tmp_path, learning_rate=1e30, training={"warmup_steps": 0})
+    with pytest.raises(ValueError, match=r"training loss is \w+ in iteration \d+ \(epoch 1\): lower the learning rate"):
+        raise error
+    assert not (tmp_path / "model.pt").exists()
+    assert not (tmp_path / "record.json").exists()
+
+
 def test_the_command_line_fails_with_the_cause_as_its_last_line(disks, tmp_path):
     _undeclared_label(disks)
     given = overrides_of(disks, tmp_path / "output")

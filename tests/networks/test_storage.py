@@ -115,5 +115,7 @@ def test_refusals(tmp_path):
     with pytest.raises(ValueError, match=r"half must be torch\.float16 or torch\.bfloat16"):
         save_weights(network, tmp_path / "model.pt", 16, half=torch.float32)
     network.head.weight.data.fill_(float("nan"))
-    with pytest.raises(ValueError, match=r"head\.weight holds numbers that are not finite"):
-        save_weights(network, tmp_path / "model.pt", 8)
+    for bits in (8, 16, 32):
+        with pytest.raises(ValueError, match=r"head\.weight holds numbers that are not finite"):
+            save_weights(network, tmp_path / "model.pt", bits)
+    assert not (tmp_path / "model.pt").exists()
