@@ -22,27 +22,31 @@ from monai_ccnet.constraints import (
     DiskBudget,
     LatencyBudget,
     MemoryBudget,
+    least_needed,
     trade_off,
 )
-from monai_ccnet.data import DatasetFolder, open_dataset, safe_name
+from monai_ccnet.data import DataReading, DatasetFolder, check_scorable, open_dataset, read_dataset, safe_name
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.files import write_table
-from monai_ccnet.networks import save_weights
+from monai_ccnet.networks import NetworkFamily, save_weights
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.reporting import save_html_report, save_report, save_trade_off
-from monai_ccnet.training import Trial, check_output_dir, finish_run, segment_examples, segment_sweep
+from monai_ccnet.training import Trial, check_data, finish_run, forget_run, segment_examples, segment_sweep
 
 __all__ = [
     "NO_PICTURES",
     "check_calibration",
+    "check_constraints",
     "check_run",
     "compare_all",
     "constraints_from",
+    "dataset_of",
     "distributed",
     "law_on_data",
     "measure_by_law",
     "measure_for_calibration",
     "measure_settings_for",
+    "reading_of",
     "save_calibration",
     "save_comparison",
     "save_measured",
@@ -53,6 +57,9 @@ __all__ = [
 ]
 
 DEFAULT_FLOOR = 0.95
+
+_LOADING = ("label_values", "spacing")  # ids of train.yaml that say how a file is read
+_READ_AS = (*_LOADING, "allow_overlap")
 
 NO_PICTURES = 'No pictures: pip install "monai_ccnet[figures]" for them.'
 
@@ -119,8 +126,13 @@ def measure_settings_for(
 
 
 def measure_by_law(
-    items: Any, law: DegradationModel, *, measure: Any = None, settings: Any = None, **given: Any
-) -> Any:
+    items: Any,
+    law: DegradationModel,
+    *,
+    measure: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **given: Any,
+) -> ComplexityProfile:
     """Return the profile of a data set by the measure that a law holds for, or by another one.
 
     Args:
@@ -134,18 +146,49 @@ def measure_by_law(
 
 
 def check_run(
-    output_dir: str | os.PathLike, data: DatasetFolder, measured: Mapping[str, Any], scales: Sequence[int]
+    output_dir: str | os.PathLike,
+    reading: DataReading,
+    measured: Mapping[str, Any],
+    scales: Sequence[int],
+    force: bool = False,
 ) -> None:
-    """Refuse a folder that holds a run on another data set, or by another measure, before anything is overwritten.
+    """Refuse what could not be scored, and a folder whose run is on other data or by another measure.
 
     Args:
         output_dir: folder of the run.
-        data: the data set.
+        reading: what was read of the data set.
         measured: the measure and its settings, as :func:`measure_settings_for` returns them.
         scales: scales at which the data set is measured.
+        force: whether an earlier run in the folder is forgotten.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+        ValueError: if nothing can be scored, or a training run was begun in the folder after another measurement.
     """
+    check_scorable(reading)
     settings = dict(measured)
-    check_output_dir(output_dir, data.name, settings.pop("measure"), scales, **settings)
+    asked = measure_settings(settings.pop("measure"), **settings), tuple(sorted(set(scales)))
+    forget_run(output_dir, force)
+    check_data(output_dir, reading)
+    profile_file = Path(output_dir) / "complexity.json"
+    if profile_file.exists() and (Path(output_dir) / "run.json").exists():
+        known = ComplexityProfile.load(profile_file)
+        if (known.settings, known.scales) != asked:
+            raise ValueError(
+                f"{output_dir} holds a run by {known.settings} at {known.scales}, asked for is {asked[0]} at "
+                f"{asked[1]}: choose another output_dir, or start again with --force True."
+            )
+
+
+def check_constraints(family: NetworkFamily, constraints: Sequence[Budget | AccuracyFloor]) -> None:
+    """Refuse a budget below what the smallest network of a family needs, before anything is measured.
+
+    Raises:
+        InfeasibleConstraintError: if no width fits; the message says what can be had.
+    """
+    for each in constraints:
+        if isinstance(each, Budget) and not isinstance(each, LatencyBudget):  # that one takes seconds to measure
+            least_needed(family, each)
 
 
 def train_planned(plan: CompressionPlan) -> TrialRecord:
@@ -163,6 +206,7 @@ def save_run(
     record: TrialRecord,
     *,
     data: DatasetFolder,
+    reading: DataReading,
     planning: Mapping[str, Any],
     full_size_score: float | None = None,
     pictures: bool = True,
@@ -174,6 +218,7 @@ def save_run(
         plan: the plan.
         record: the record of the network that was trained by it.
         data: the data set.
+        reading: what was read of it.
         planning: arguments that the plan was made with, for the trade-off.
         full_size_score: the full-size network's own score, where it is known.
         pictures: whether to draw them.
@@ -182,7 +227,8 @@ def save_run(
     plan.save(folder / "plan.json")
     plans = trade_off(plan.family, **{key: value for key, value in planning.items() if key != "widths"})
     save_trade_off(folder / "trade_off.csv", plans)
-    print(plan, save_report(folder / "report.json", plan, record, full_size_score), sep="\n")
+    words = save_report(folder / "report.json", plan, record, full_size_score)
+    print(*filter(None, [record.failure, plan, words]), sep="\n")
     if pictures:
         drawn = {"plan": figures.draw_plan(plan), "trade_off": figures.draw_trade_off(plans, plan)}
         if plan.complexity is not None:
@@ -192,7 +238,7 @@ def save_run(
         drawn["overlays"] = figures.draw_overlays({"this plan": segmented})
         for name, figure in drawn.items():
             figures.save_figure(folder / f"{name}.png", figure)
-    save_html_report(folder / "report.html", plan, record, full_size_score)
+    save_html_report(folder / "report.html", plan, record, full_size_score, reading)
 
 
 def save_measured(
@@ -214,21 +260,55 @@ def save_measured(
     figures.save_figure(folder / "scales.png", figures.draw_scales(shown["image"], profile, label=shown.get("label")))
 
 
+def dataset_of(dataset_dir: str | os.PathLike, recipe: Mapping[str, Any]) -> DatasetFolder:
+    """Return a data set with the parts that the training runs of a recipe will see.
+
+    Args:
+        dataset_dir: folder of the data set.
+        recipe: ids of ``train.yaml``; ``held_out_by`` may be among them.
+    """
+    return open_dataset(dataset_dir, recipe.get("held_out_by", "auto"))
+
+
+def reading_of(dataset_dir: str | os.PathLike, recipe: Mapping[str, Any], output_dir: str | os.PathLike) -> DataReading:
+    """Return what is read of a data set as the training runs of a recipe will read it, and keep it.
+
+    Args:
+        dataset_dir: folder of the data set.
+        recipe: ids of ``train.yaml``; ``label_values``, ``spacing`` and ``allow_overlap`` may be among them.
+        output_dir: folder that keeps it, in a file of the data set's name.
+    """
+    data = dataset_of(dataset_dir, recipe)
+    saved = Path(output_dir) / f"data-{safe_name(data.name)}.json"
+    given = {key: recipe[key] for key in _READ_AS if key in recipe}
+    reading = read_dataset(data, saved=saved, progress=True, **given)
+    reading.keep(saved)
+    return reading
+
+
 def measure_for_calibration(
-    dataset_dirs: Sequence[str | os.PathLike], measures: Sequence[str], output_dir: str | os.PathLike
+    dataset_dirs: Sequence[str | os.PathLike],
+    measures: Sequence[str],
+    output_dir: str | os.PathLike,
+    recipe: Mapping[str, Any],
 ) -> list[ComplexityProfile]:
     """Return the profile of each data set by each measure; those that are there already are not measured again.
 
     Args:
-        dataset_dirs: Decathlon folders.
+        dataset_dirs: folders of the data sets.
         measures: keys of ``MEASURES``.
         output_dir: folder of the calibration; the profiles are kept in its ``profiles``.
+        recipe: ids of ``train.yaml`` for the training runs, some of which say how images are read.
     """
     profiles = []
-    for data in map(open_dataset, dataset_dirs):
+    for data in (dataset_of(folder, recipe) for folder in dataset_dirs):
         for measure in measures:
             saved = Path(output_dir) / "profiles" / f"{safe_name(data.name)}-{measure}.json"
-            profiles.append(measure_dataset(data.training, measure, name=data.name, folder=data.folder, saved=saved))
+            loading = {key: recipe.get(key) for key in _LOADING}
+            profile = measure_dataset(
+                data.training, measure, name=data.name, folder=data.folder, saved=saved, loading=loading
+            )
+            profiles.append(profile)
     return profiles
 
 
@@ -271,7 +351,11 @@ def save_calibration(
 
 
 def check_calibration(
-    dataset_dirs: Sequence[str | os.PathLike], multipliers: Sequence[float], measures: Sequence[str], metric: str
+    dataset_dirs: Sequence[str | os.PathLike],
+    multipliers: Sequence[float],
+    measures: Sequence[str],
+    metric: str,
+    recipe: Mapping[str, Any] | None = None,
 ) -> None:
     """Refuse a calibration that could not be fitted, before anything is trained.
 
@@ -280,9 +364,11 @@ def check_calibration(
         multipliers: multipliers of the training runs.
         measures: measures of complexity.
         metric: score that the law predicts.
+        recipe: ids of ``train.yaml`` for the training runs.
 
     Raises:
-        ValueError: if there are fewer than two data sets, no full-size network, or an unknown measure or metric.
+        ValueError: if there are fewer than two data sets, no full-size network, or an unknown measure or metric; or a
+            data set cannot be used or scored.
     """
     names = [open_dataset(folder).name for folder in dataset_dirs]
     if len(set(names)) < 2:
@@ -293,6 +379,9 @@ def check_calibration(
         measure_settings(measure)
     if metric not in ("f1", "iu"):
         raise ValueError(f"metric must be 'f1' or 'iu', got {metric!r}.")
+    for folder in dataset_dirs:
+        data, given = dataset_of(folder, recipe or {}), {k: v for k, v in (recipe or {}).items() if k in _READ_AS}
+        check_scorable(read_dataset(data, progress=True, **given))
 
 
 def sweep_source(dataset_dirs: Sequence[str | os.PathLike]) -> str:
@@ -301,7 +390,12 @@ def sweep_source(dataset_dirs: Sequence[str | os.PathLike]) -> str:
 
 
 def law_on_data(
-    law: str, network_def: Mapping[str, Any], metric: str, data: DatasetFolder, output_dir: str | os.PathLike
+    law: str,
+    network_def: Mapping[str, Any],
+    metric: str,
+    data: DatasetFolder,
+    output_dir: str | os.PathLike,
+    recipe: Mapping[str, Any],
 ) -> tuple[ComplexityProfile, DegradationModel]:
     """Return the profile of a data set by the measure of a law, and the law.
 
@@ -311,10 +405,12 @@ def law_on_data(
         metric: score that the law predicts.
         data: the data set.
         output_dir: folder that keeps the profile.
+        recipe: ids of ``train.yaml`` for the training runs, some of which say how images are read.
     """
     model = DegradationModel.named(law, network_def, metric)
     saved = Path(output_dir) / ("complexity.json" if metric == "f1" else f"complexity_{metric}.json")
-    profile = measure_by_law(data.training, model, name=data.name, folder=data.folder, saved=saved)
+    loading = {key: recipe.get(key) for key in _LOADING}
+    profile = measure_by_law(data.training, model, name=data.name, folder=data.folder, saved=saved, loading=loading)
     return profile, model.assuming(profile.settings)
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "root_cause",
     "run_list",
     "running_workflow",
+    "take_over",
 ]
 
 _MLFLOW: dict[str, Any] = DEFAULT_EXP_MGMT_SETTINGS["mlflow"]
@@ -108,6 +109,20 @@ def read_parts(name: str, *parts: str) -> None:
         check_recipe(training)
         parser.update(dict(training))
     _check(workflow, files[::-1])
+
+
+def take_over(settings: Mapping[str, Any], *names: str) -> None:
+    """Set ids of the running config, except those that the run itself was given.
+
+    Args:
+        settings: values by id.
+        names: files of the bundle that the config is made of, the lowest first.
+    """
+    parser = running_workflow().parser
+    given = {key.split("::")[0] for key, _ in _given(parser.get(), _plain([str(config_file(name)) for name in names]))}
+    for key, value in settings.items():
+        if key not in given:
+            parser[key] = value
 
 
 def check_ids(*names: str) -> None:

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import csv
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ __all__ = [
     "atomically",
     "check_writable",
     "csv_rows",
+    "file_digest",
     "folder_atomically",
     "read_json",
     "relative_path",
@@ -153,7 +155,7 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 def read_json(path: str | os.PathLike) -> Any:
     """Read a JSON file; the error for an invalid one names the file."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}): delete it and run again to recreate it.") from error
 
@@ -223,3 +225,13 @@ def relative_path(path: Any, folder: str | os.PathLike | None) -> str:
     root = Path(os.path.abspath(folder))
     absolute = [Path(os.path.abspath(each)) for each in paths]
     return ";".join(p.relative_to(root).as_posix() if p.is_relative_to(root) else p.name for p in absolute)
+
+
+def file_digest(*paths: str | os.PathLike) -> str:
+    """Return the SHA-256 digest of a file's bytes, or of those of several files in their order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -17,7 +17,7 @@ from monai_ccnet import __version__
 from monai_ccnet.networks.size import NetworkSize, network_size
 from monai_ccnet.values import Value
 
-__all__ = ["METRICS", "TrialRecord", "evaluated_record"]
+__all__ = ["METRICS", "TrialRecord", "constant_score", "evaluated_record", "remedies"]
 
 # Scores of a record, in the order of tables; laws and floors use the first unless another is named.
 METRICS = ("f1", "iu", "jaccard", "sensitivity", "specificity", "accuracy", "auc")
@@ -43,7 +43,8 @@ class TrialRecord(Value):
             the data's location.
         size: exact sizes of the network.
         file_bytes: bytes of the file of weights that was written.
-        scores: metrics on the test images, by name: means over images and foreground classes, as in the paper.
+        scores: metrics on the test images, by name: means over images and foreground classes, as in the paper; ``None``
+            where it is undefined.
         pooled: metrics over the pixels of all test images together, by name: means over foreground classes.
         per_image: each metric of each test image, mean over foreground classes; ``None`` where it is undefined.
         constant_score: F1 of the best constant prediction; a network that is no better has failed to learn.
@@ -59,8 +60,8 @@ class TrialRecord(Value):
     recipe: dict[str, Any]
     size: NetworkSize
     file_bytes: int
-    scores: dict[str, float]
-    pooled: dict[str, float]
+    scores: dict[str, float | None]
+    pooled: dict[str, float | None]
     per_image: dict[str, list[float | None]]
     constant_score: float
     losses: tuple[float, ...]
@@ -74,7 +75,54 @@ class TrialRecord(Value):
     @property
     def has_learned(self) -> bool:
         """Whether the network's F1 exceeds that of the best constant prediction."""
-        return self.error is None and self.scores["f1"] > self.constant_score
+        return self.error is None and (self.scores["f1"] or 0.0) > self.constant_score
+
+    def score(self, metric: str) -> float:
+        """Return a score by its name.
+
+        Raises:
+            ValueError: if it is undefined.
+        """
+        if (score := self.scores.get(metric)) is None:
+            raise ValueError(f"{metric} of a network on {self.dataset!r} is undefined: no test label has a foreground.")
+        return score
+
+    @property
+    def failure(self) -> str | None:
+        """What to say and to do if the network has not learned, judged from its losses; ``None`` if it has."""
+        if self.has_learned:
+            return None
+        f1 = self.scores.get("f1")
+        words = "undefined" if f1 is None else f"{f1:.4f}"
+        return (
+            f"FAILED: the network has not learned. Its F1 on the test images is {words}; the best constant answer has "
+            f"{self.constant_score:.4f}. {remedies(self.losses)}"
+        )
+
+
+def remedies(losses: Sequence[float]) -> str:
+    """Return what is likely to help a network that has not learned, judged from the losses of its epochs.
+
+    >>> remedies([0.7, 0.5, 0.3, 0.2])
+    'The loss is still falling: train for more steps (--max_epochs).'
+    """
+    quarter = max(1, len(losses) // 4)
+    if len(losses) < 4:
+        return "So few epochs tell little: train for more steps (--max_epochs)."
+    first, before, last = (
+        float(np.mean(part)) for part in (losses[:quarter], losses[-2 * quarter : -quarter], losses[-quarter:])
+    )
+    if last < 0.95 * before:
+        return "The loss is still falling: train for more steps (--max_epochs)."
+    if last > 0.9 * first:
+        return (
+            "The loss hardly fell: try --lambda_dice 1, a larger patch, a lower learning rate, or a leaky ReLU "
+            "(--network_def::act)."
+        )
+    return (
+        "The loss fell, and the answer is the background alone or nearly so: try --lambda_dice 1, a larger patch, or "
+        "more steps (--max_epochs)."
+    )
 
 
 def evaluated_record(
@@ -107,7 +155,7 @@ def evaluated_record(
     """
     counts = _counts(details)
     per_image = {name: _class_mean(_ratio(score, counts)) for name, score in _PER_IMAGE.items()}
-    pooled = {name: float(np.nanmean(_ratio(score, counts.sum(axis=0)))) for name, score in _PER_IMAGE.items()}
+    totals = {name: _class_mean(_ratio(score, counts.sum(axis=0))[None])[0] for name, score in _PER_IMAGE.items()}
     return TrialRecord(
         dataset=dataset,
         network_def=dict(network_def),
@@ -115,10 +163,10 @@ def evaluated_record(
         recipe=dict(recipe or {}),
         size=network_size(network_def, input_shape),
         file_bytes=file_bytes,
-        scores={name: float(value) for name, value in metrics.items()},
-        pooled=pooled,
-        per_image={name: [None if math.isnan(v) else float(v) for v in values] for name, values in per_image.items()},
-        constant_score=_constant_score(counts),
+        scores={name: _defined(value) for name, value in metrics.items()},
+        pooled={name: _defined(value) for name, value in totals.items()},
+        per_image={name: list(map(_defined, values)) for name, values in per_image.items()},
+        constant_score=constant_score(details),
         losses=tuple(losses),
         seconds=seconds,
         versions={
@@ -146,9 +194,17 @@ def _class_mean(values: np.ndarray) -> list[float]:
     return [float(np.mean(row[~np.isnan(row)])) if not np.isnan(row).all() else math.nan for row in values]
 
 
-def _constant_score(counts: np.ndarray) -> float:
-    """Return the F1 of the best constant prediction, the mean over images and foreground classes."""
-    tp, fp, tn, fn = np.moveaxis(counts, -1, 0)
+def _defined(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def constant_score(details: Any) -> float:
+    """Return the F1 of the best constant prediction, the mean over images and foreground classes.
+
+    Args:
+        details: true positives, false positives, true negatives and false negatives, ``(images, classes, 4)``.
+    """
+    tp, fp, tn, fn = np.moveaxis(_counts(details), -1, 0)
     present, pixels = tp + fn, tp + fp + tn + fn
     scores = []
     for answer in range(present.shape[1]):

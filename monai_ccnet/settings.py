@@ -39,6 +39,18 @@ SETTINGS: dict[str, Setting] = {
     ),
     "bits_per_weight": Setting("whole number", "bits of a stored weight: 32, 16 (half precision) or 8 (int8 kernels)"),
     "count": Setting("text", "what a disk budget counts beside the file: `parameters`, or `weights` (kernels alone)"),
+    # the data
+    "held_out_by": Setting(
+        "text",
+        "what is held out of training together where no test image has a label: `subject`, `file_name` (up to the "
+        "first underscore), `image`, or `auto` (subjects if the list names them)",
+    ),
+    "label_values": Setting("settings or none", "class of each value in the labels, such as `{0: 0, 255: 1}`"),
+    "spacing": Setting(
+        "list or none", "size of a voxel in millimetres (right, anterior, superior) to which volumes are resampled"
+    ),
+    "allow_overlap": Setting("True or False", "whether an image may be in training and in test"),
+    "force": Setting("True or False", "whether what an earlier run left in the output folder is forgotten"),
     # how it is planned
     "layerwise": Setting("True or False", "whether each stage has a width of its own"),
     "allocation": Setting("text", "rule by which stages share: `taper`, or `complexity` (the paper's)"),
@@ -57,6 +69,7 @@ SETTINGS: dict[str, Setting] = {
     "epoch_length": Setting("whole number", "number of steps of an epoch"),
     "batch_size": Setting("whole number", "number of patches of a step"),
     "patch_size": Setting("list", "size of a patch in pixels or voxels"),
+    "overlap": Setting("number", "overlap of the patches in which a whole image is segmented, as a share"),
     "learning_rate": Setting("number", "highest learning rate"),
     "warmup_steps": Setting("whole number", "number of steps over which the learning rate rises"),
     "lambda_dice": Setting("number", "weight of the Dice loss beside cross-entropy"),
@@ -65,7 +78,6 @@ SETTINGS: dict[str, Setting] = {
     "val_interval": Setting("whole number", "number of epochs from one validation to the next"),
     "cache_rate": Setting("number", "share of the training images that are kept in memory"),
     "num_workers": Setting("whole number", "number of processes that load images"),
-    "checked_datalist": Setting("list", "items whose files are checked before the run; `[]` for none"),
     "training": Setting("settings", "further settings of train.yaml, by their ids"),
     "recipe": Setting("settings", "settings of train.yaml, by their ids, for each training run"),
     # measuring, calibrating, comparing

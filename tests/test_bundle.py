@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from monai_ccnet.bundle import check_calibration, constraints_from, measure_settings_for
 from monai_ccnet.constraints import AccuracyFloor, ComputeBudget, DiskBudget, LatencyBudget, MemoryBudget
@@ -55,10 +57,14 @@ def test_a_data_set_is_measured_as_the_law_was_unless_asked_otherwise():
 )
 def test_a_calibration_that_could_not_be_fitted_is_refused(changed, message, tmp_path):
     folders = []
-    for name in ("disks", "balls"):
+    for value, name in enumerate(("disks", "balls"), start=50):
         (tmp_path / name).mkdir()
-        described = {"name": name, "labels": ["a", "b"], "training": [{"image": "a.png", "label": "b.png"}]}
-        (tmp_path / name / "dataset.json").write_text(json.dumps(described))
+        listed = {"training": [], "test": []}
+        for index, part in enumerate(listed):
+            Image.new("L", (4, 4), value + index).save(tmp_path / name / f"{part}.png")
+            Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / name / f"{part}_mask.png")
+            listed[part] = [{"image": f"{part}.png", "label": f"{part}_mask.png"}]
+        (tmp_path / name / "dataset.json").write_text(json.dumps({"name": name, "labels": ["a", "b"], **listed}))
         folders.append(tmp_path / name)
     given = {"dataset_dirs": folders, "multipliers": [1.0, 0.5], "measures": ["jpeg"], "metric": "f1"}
     check_calibration(**given)

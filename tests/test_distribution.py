@@ -86,8 +86,8 @@ def test_the_main_job_runs_from_an_installed_wheel_in_an_empty_folder(distributi
         "budget_bytes": "60000",
         "channels": "[8,12,16]",
         "patch_size": "[32,32]",
-        "max_epochs": "1",
-        "epoch_length": "4",
+        "max_epochs": "4",
+        "epoch_length": "20",
     }
     _run(
         "-m", "monai.bundle", "run", *(f"--{key}={value}" for key, value in options.items()), cwd=empty, env=environment

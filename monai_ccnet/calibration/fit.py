@@ -61,14 +61,14 @@ def degradation_points(
         if not full or dataset not in complexities:
             what = "profile" if full else "full-size network (multiplier 1) that learned"
             raise ValueError(f"data set {dataset!r} has no {what}: add it, or leave out the data set.")
-        reference = float(np.mean([record.scores[metric] for record in full]))
+        reference = float(np.mean([record.score(metric) for record in full]))
         for record in trials:
             points.append(
                 DegradationPoint(
                     dataset,
                     complexities[dataset],
                     max(1.0, full[0].size.weights / record.size.weights),
-                    record.scores[metric] / reference,
+                    record.score(metric) / reference,
                     record.has_learned,
                 )
             )

@@ -61,7 +61,7 @@ def compare_table(rivals: Iterable[Rival], latencies: LatencyComparison | None =
         latency = latencies.latencies[folder_of(method, constraint, 0)] if latencies is not None else None
         records = [rival.record for rival in found]
         size = records[0].size
-        scores = {name: [record.scores[name] for record in records] for name in ("f1", "iu")}
+        scores = {name: [record.score(name) for record in records] for name in ("f1", "iu")}
         expected = found[0].predicted if full else {}
         rows.append(
             {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
@@ -16,7 +18,7 @@ from tqdm.auto import tqdm
 from monai_ccnet.complexity.measures import SCALES, complexity_at_scales, measure_settings, needs
 from monai_ccnet.complexity.pictures import as_array
 from monai_ccnet.complexity.profile import ComplexityProfile
-from monai_ccnet.files import csv_rows, relative_path
+from monai_ccnet.files import csv_rows, file_digest, relative_path
 
 __all__ = ["measure_dataset"]
 
@@ -39,6 +41,7 @@ def measure_dataset(
     seed: int = 0,
     strict: bool = False,
     progress: bool = False,
+    loading: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> ComplexityProfile:
     """Measure the complexity of a data set at several scales.
@@ -54,8 +57,8 @@ def measure_dataset(
         folder: folder of the data set; results name its files relative to it.
         image_key: key of the image in an item that is a dict.
         label_key: key of the label in an item that is a dict.
-        saved: path of the JSON file to keep the profile in; if it holds one with this name and these settings and
-            scales, nothing is measured again.
+        saved: path of the JSON file to keep the profile in; if it holds one of the same name, files, settings and
+            scales, nothing is measured again. Only lists of files and arrays are known again.
         table: path of the CSV file to write, one row per image: ``item`` (its number), ``file`` (empty for arrays) and
             a column ``1/<scale>`` for each scale.
         n_jobs: number of processes, as joblib counts them; ``None`` is one, or the setting of
@@ -66,6 +69,7 @@ def measure_dataset(
         strict: whether a file that cannot be read is an error; otherwise it is skipped with a warning and listed in
             the profile.
         progress: whether to show a progress bar.
+        loading: how files are read: ``label_values`` and ``spacing`` of :func:`monai_ccnet.data.load_image`.
         settings: settings of the measure; see :func:`measure_settings`.
 
     Returns:
@@ -82,15 +86,20 @@ def measure_dataset(
     """
     full_settings = measure_settings(measure, **settings)
     scales = sorted(set(scales))
-    if saved is not None and os.path.exists(saved) and (table is None or os.path.exists(table)):
-        known = ComplexityProfile.load(saved)
-        if (known.dataset, known.settings, known.scales) == (name, full_settings, tuple(scales)):
-            return known
+    keys = {"image": image_key, "label": label_key}
+    digest = None
+    if saved is not None and isinstance(items, (list, tuple)):
+        read_as = [loading, tolerance, None if tolerance is None else seed]
+        digest = _digest(items, full_settings["measure"], read_as, keys)
+        if os.path.exists(saved) and (table is None or os.path.exists(table)):
+            known = ComplexityProfile.load(saved)
+            same = (known.dataset, known.settings, known.scales, known.digest)
+            if same == (name, full_settings, tuple(scales), digest):
+                return known
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"tolerance must be a share of the mean above 0, got {tolerance}.")
-    keys = {"image": image_key, "label": label_key}
     ordered = _in_order(items, None if tolerance is None else seed)
-    tasks = (delayed(_try_item)(index, item, full_settings, scales, keys) for index, item in ordered)
+    tasks = (delayed(_try_item)(index, item, full_settings, scales, keys, loading or {}) for index, item in ordered)
     results = Parallel(n_jobs=n_jobs, return_as="generator")(tasks)
     bar = tqdm(
         results,
@@ -133,6 +142,7 @@ def measure_dataset(
         standard_error=tuple(np.sqrt(squares / (count - 1) / count)) if count > 1 else None,
         count=count,
         unreadable=tuple(unreadable),
+        digest=digest,
     )
     if saved is not None:
         profile.save(saved)
@@ -169,7 +179,12 @@ class _Measured(NamedTuple):
 
 
 def _try_item(
-    index: int, item: Any, settings: Mapping[str, Any], scales: Sequence[int], keys: Mapping[str, str]
+    index: int,
+    item: Any,
+    settings: Mapping[str, Any],
+    scales: Sequence[int],
+    keys: Mapping[str, str],
+    loading: Mapping[str, Any],
 ) -> _Measured:
     looked_at = item.get(keys["image"], item.get(keys["label"])) if isinstance(item, Mapping) else item
     files = list(map(str, _as_list(looked_at))) if _holds_path(looked_at) else []
@@ -177,8 +192,8 @@ def _try_item(
     try:
         given = _needed(item, settings, keys)
         try:
-            loaded = {what: _loaded(value) for what, value in given.items()}
-        except (OSError, RuntimeError, ValueError) as error:
+            loaded = {what: _loaded(value, what, loading) for what, value in given.items()}
+        except (OSError, RuntimeError) as error:
             return result._replace(error=str(error), is_file_error=any(map(_holds_path, given.values())))
         file_bytes = _file_bytes(given.get("image")) if settings.get("reference") == "file" else None
         pixdim = getattr(loaded.get("label"), "pixdim", None)
@@ -207,14 +222,34 @@ def _needed(item: Any, settings: Mapping[str, Any], keys: Mapping[str, str]) -> 
     return {what: item[keys[what]] for what in needed}
 
 
-def _loaded(image: Any) -> Any:
+def _loaded(image: Any, what: str, loading: Mapping[str, Any]) -> Any:
     """Return the image of a path (or of several, one per channel) as a MetaTensor, anything else unchanged."""
     if _holds_path(image):
         # Imported here because the import takes seconds and arrays do not need it.
         from monai_ccnet.data.images import load_image
 
-        return load_image(image)
+        return load_image(image, label=what == "label", **loading)
     return image
+
+
+def _digest(items: Sequence[Any], measure: str, read_as: Any, keys: Mapping[str, str]) -> str:
+    """Return a digest of what is measured: the files or arrays in their order, and how they are read."""
+    digest = hashlib.sha256(json.dumps(read_as, sort_keys=True, default=str).encode())
+    for item in items:
+        for what in needs(measure):
+            given = item.get(keys[what]) if isinstance(item, Mapping) else item
+            if _holds_path(given):
+                files = [each for path in _as_list(given) for each in _files(str(path))]
+                digest.update(file_digest(*files).encode() if all(map(os.path.exists, files)) else repr(given).encode())
+            elif given is not None:
+                array = as_array(given)
+                digest.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _files(path: str) -> list[str]:
+    """Return a file, or the files of a folder, which is a series of slices."""
+    return sorted(entry.path for entry in os.scandir(path) if entry.is_file()) if os.path.isdir(path) else [path]
 
 
 def _with_channel(image: Any) -> np.ndarray:
@@ -234,7 +269,11 @@ def _file_bytes(image: Any) -> int | None:
     """Return the bytes of the file behind a path or a MetaTensor, ``None`` where there is none."""
     parts = _as_list(image)
     paths = [part if _is_path(part) else getattr(part, "meta", {}).get("filename_or_obj") for part in parts]
-    return sum(os.path.getsize(str(path)) for path in paths) if all(map(_is_path, paths)) else None
+    return (
+        sum(os.path.getsize(file) for path in paths for file in _files(str(path)))
+        if all(map(_is_path, paths))
+        else None
+    )
 
 
 def _holds_path(image: Any) -> bool:

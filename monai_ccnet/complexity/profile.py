@@ -39,6 +39,7 @@ class ComplexityProfile(Value):
         standard_error: standard error of each mean; ``None`` where it is not known, as for one image.
         count: number of images measured.
         unreadable: names of the files that could not be read and are not counted.
+        digest: SHA-256 digest of what was measured, if that is known: the files, and how they were read.
     """
 
     dataset: str
@@ -48,6 +49,7 @@ class ComplexityProfile(Value):
     standard_error: tuple[float, ...] | None
     count: int
     unreadable: tuple[str, ...] = ()
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", dict(self.settings))

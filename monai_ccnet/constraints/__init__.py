@@ -11,7 +11,7 @@ from monai_ccnet.constraints.budgets import (
     MemoryBudget,
 )
 from monai_ccnet.constraints.plan import CompressionPlan, planned_network_def
-from monai_ccnet.constraints.solve import compress, compress_once
+from monai_ccnet.constraints.solve import compress, compress_once, least_needed
 from monai_ccnet.constraints.trade_off import predicted_by, trade_off, with_fewer_filters
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "MemoryBudget",
     "compress",
     "compress_once",
+    "least_needed",
     "planned_network_def",
     "predicted_by",
     "trade_off",

@@ -24,7 +24,7 @@ from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.networks.family import NetworkFamily
 from monai_ccnet.networks.widths import Widths
 
-__all__ = ["compress", "compress_once"]
+__all__ = ["compress", "compress_once", "least_needed"]
 
 Constraint = Budget | AccuracyFloor
 
@@ -149,6 +149,21 @@ def _rule(outlook: Outlook) -> Rule:
     return lambda decades: one_number(family, decades)
 
 
+def least_needed(family: NetworkFamily, budget: Budget) -> float:
+    """Return what the smallest network of a family needs of a budget.
+
+    Raises:
+        InfeasibleConstraintError: if that is above the budget, so that no width fits; the message says how much.
+    """
+    least = budget.needed(family.at(family.smallest))
+    if least > budget.limit:
+        raise InfeasibleConstraintError(
+            f"no width fits the budget, {budget}: with {'-'.join(map(str, family.smallest))} channels the network "
+            f"still needs {budget.words(least)}. Raise the budget to at least that, or use fewer stages."
+        )
+    return least
+
+
 def _widest_within(family: NetworkFamily, rule: Rule, budget: Budget) -> Channels:
     """Return the widest channels by a rule that fit a budget."""
 
@@ -156,11 +171,7 @@ def _widest_within(family: NetworkFamily, rule: Rule, budget: Budget) -> Channel
     def needed(channels: Channels) -> float:
         return budget.needed(family.at(channels))
 
-    if (least := needed(family.smallest)) > budget.limit:
-        raise InfeasibleConstraintError(
-            f"no width fits the budget, {budget}: with {'-'.join(map(str, family.smallest))} channels the network "
-            f"still needs {budget.words(least)}. Raise the budget to at least that, or use fewer stages."
-        )
+    least = least_needed(family, budget)
 
     def excess(channels: Channels) -> float:
         """Return decades above the budget, without what no width can save, so that they fall nearly linearly."""

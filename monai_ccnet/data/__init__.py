@@ -1,28 +1,35 @@
-"""Data sets on disk: opening, validating and reading them; public data sets and sample data."""
+"""Data sets on disk: opening, reading and checking them; public data sets and sample data."""
 
 from monai_ccnet.data.checks import check_datalist
 from monai_ccnet.data.folder import (
     DatasetFolder,
     dataset_name,
+    hold_out,
     open_dataset,
     relative_names,
     safe_name,
 )
-from monai_ccnet.data.images import list_images, load_image
+from monai_ccnet.data.images import ReadImaged, list_images, load_image
 from monai_ccnet.data.public import chase_db1, drive, isic_2017
+from monai_ccnet.data.reading import DataReading, check_scorable, read_dataset
 from monai_ccnet.data.samples import mni152_grey_matter
 
 __all__ = [
+    "DataReading",
     "DatasetFolder",
+    "ReadImaged",
     "chase_db1",
     "check_datalist",
+    "check_scorable",
     "dataset_name",
     "drive",
+    "hold_out",
     "isic_2017",
     "list_images",
     "load_image",
     "mni152_grey_matter",
     "open_dataset",
+    "read_dataset",
     "relative_names",
     "safe_name",
 ]

@@ -1,18 +1,48 @@
-"""Validate a datalist before training, so that one bad file does not stop a long run."""
+"""What must hold of the files of a data set before anything is measured, trained or scored."""
 
 from __future__ import annotations
 
-import functools
-import os
+import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from monai_ccnet.data.images import load_image
+from monai_ccnet.data.facts import FileFacts, facts_of
+from monai_ccnet.data.images import SAME_GRID, as_paths, displacement, is_file
 
-__all__ = ["check_datalist"]
+__all__ = ["check_datalist", "check_overlap", "check_pairs", "class_names", "uneven_spacing"]
+
+_SPACING_VARIES = 1.2
+
+
+def class_names(labels: Any) -> tuple[str, ...]:
+    """Return the names of the classes in the order of their numbers.
+
+    Args:
+        labels: ``labels`` of a ``dataset.json``: names by number, ``{"0": "background", "1": "vessel"}``, numbers by
+            name as nnU-Net has them, or names in order.
+
+    Raises:
+        ValueError: if they are not numbered from 0 on.
+
+    >>> class_names({"0": "background", "1": "vessel"}) == class_names({"background": 0, "vessel": 1})
+    True
+    """
+    if isinstance(labels, Sequence) and not isinstance(labels, str) and labels:
+        return tuple(map(str, labels))
+    if not isinstance(labels, Mapping) or not labels:
+        raise ValueError('it has no `labels`: add them, as in {"0": "background", "1": "vessel"}')
+    by_number = {str(key): str(name) for key, name in labels.items()}
+    if all(isinstance(number, int) and not isinstance(number, bool) for number in labels.values()):
+        by_number = {str(number): str(name) for name, number in labels.items()}
+    if sorted(by_number) != sorted(map(str, range(len(labels)))):
+        raise ValueError(
+            f"`labels` must be numbered from 0 on, as in {{'0': 'background', '1': 'vessel'}}, got "
+            f"{sorted(by_number)}: renumber them, and map the values in the masks with --label_values, as in "
+            "{0: 0, 255: 1}"
+        )
+    return tuple(by_number[str(number)] for number in range(len(by_number)))
 
 
 def check_datalist(
@@ -21,93 +51,140 @@ def check_datalist(
     *,
     image_key: str = "image",
     label_key: str = "label",
+    label_values: Mapping[Any, int] | None = None,
 ) -> int:
-    """Validate a datalist before training: read every file once, and raise an error for the first unusable one.
+    """Check the files of a datalist, each read once, and raise an error for the first that cannot be trained on.
 
     Each image must be readable and finite, and have as many channels as the first. Each label must be readable, have
-    one channel and its image's size, and hold only declared values. An unchanged file is not read again by the same
-    process. Items that hold arrays instead of paths are skipped.
+    one channel, lie on the grid of its image, and hold only declared values. An unchanged file is not read again by
+    the same process. Items that hold arrays instead of paths are not looked at; if all do, a warning says so.
 
     Args:
         datalist: items with file paths; an item without a label is an image to be segmented.
-        labels: classes of ``dataset.json``, by number as in ``{"0": "background", "1": "vessel"}``, or their names in
-            order.
+        labels: classes, as :func:`class_names` takes them.
         image_key: key of the image in an item.
         label_key: key of the label in an item.
+        label_values: number of the class for each value in a label, such as ``{0: 0, 255: 1}``.
 
     Returns:
-        The number of items checked.
+        The number of items looked at.
 
     Raises:
         FileNotFoundError: if a file is missing.
         ValueError: if a file is invalid; the message names the file and the remedy.
     """
-    numbers = sorted(map(str, labels)) if isinstance(labels, Mapping) else None
-    if numbers is not None and numbers != sorted(map(str, range(len(numbers)))):
+    names, items = class_names(labels), list(datalist)
+    files = [
+        (item[image_key], item.get(label_key))
+        for item in items
+        if is_file(item.get(image_key)) and (item.get(label_key) is None or is_file(item[label_key]))
+    ]
+    if items and not files:
+        warnings.warn(f"none of the {len(items)} items is given as files: nothing was checked.", stacklevel=2)
+    wanted = [(path, is_label) for pair in files for is_label, path in enumerate(pair) if path is not None]
+    facts = iter(
+        facts_of([(p, bool(is_label)) for p, is_label in wanted], _whole_name, label_values=label_values, n_jobs=1)
+    )
+    check_pairs([(next(facts), None if label is None else next(facts)) for _, label in files], names)
+    return len(files)
+
+
+def _whole_name(image: Any) -> str:
+    return ";".join(as_paths(image))
+
+
+def check_pairs(pairs: Sequence[tuple[FileFacts, FileFacts | None]], names: Sequence[str]) -> None:
+    """Refuse the first image, or pair of an image and its label, that does not fit the others or its classes.
+
+    Args:
+        pairs: facts of each image and of its label, if it has one.
+        names: names of the classes.
+
+    Raises:
+        ValueError: the message names the file, both values and the remedy.
+    """
+    for image, label in pairs:
+        first = pairs[0][0]
+        if (image.shape[0], len(image.shape)) != (first.shape[0], len(first.shape)):
+            raise ValueError(
+                f"the image {image.path} has {_axes(image)} and {first.path} has {_axes(first)}: convert it, or remove "
+                "it from dataset.json."
+            )
+        if image.frame != first.frame:
+            raise ValueError(
+                f"the image {image.path} is a {image.frame} ({image.mode}) and {first.path} is a {first.frame} "
+                f"({first.mode}): their axes may differ; save both in one format."
+            )
+        if label is not None:
+            _check_label(image, label, names)
+
+
+def _axes(image: FileFacts) -> str:
+    return f"{image.shape[0]} channels and {len(image.shape) - 1} axes"
+
+
+def _check_label(image: FileFacts, label: FileFacts, names: Sequence[str]) -> None:
+    if label.shape[1:] != image.shape[1:]:
         raise ValueError(
-            f"`labels` of dataset.json must be numbered from 0 on, as in {{'0': 'background', '1': 'vessel'}}, got "
-            f"{numbers}: renumber them, and the values in the masks to match."
+            f"the label {label.path} has the size {label.size} and its image {image.path} {image.size}: they must be "
+            "equal; resample one to the other."
         )
-    count, channels = 0, None
-    for item in datalist:
-        paths = item.get(image_key), item.get(label_key)
-        if not _is_path(paths[0]) or not (paths[1] is None or _is_path(paths[1])):
-            continue
-        image, label = (None if path is None else _stamped(path) for path in paths)
-        assert image is not None
-        found = _check_files(image, label, len(labels))
-        channels = channels or (found, paths[0])
-        if found != channels[0]:
-            raise ValueError(
-                f"the image {paths[0]} has {found} channels and {channels[1]} has {channels[0]}: convert it, or "
-                "remove it from dataset.json."
-            )
-        count += 1
-    return count
+    if label.frame != image.frame:
+        raise ValueError(
+            f"the label {label.path} is a {label.frame} ({label.mode}) and its image {image.path} a {image.frame} "
+            f"({image.mode}): how one lies on the other is not known; save both in one format."
+        )
+    if image.frame == "volume" and (apart := displacement(image.shape[1:], image.affine, label.affine)) > SAME_GRID:
+        raise ValueError(
+            f"the label {label.path} lies on another grid ({label.grid}) than its image {image.path} ({image.grid}), "
+            f"up to {apart:.3g} voxels apart: resample it to the image's grid, or correct its affine."
+        )
+    declared = set(map(str, range(len(names))))
+    if undeclared := sorted(set(label.values) - declared, key=int):
+        shown = ", ".join(undeclared[:5]) + (", ..." if len(undeclared) > 5 else "")
+        remedy = "correct it, add the missing classes to `labels`, or map its values with --label_values"
+        if "(lossy)" in label.mode:
+            remedy = "its format changes the values that are stored; save masks as PNG, of class numbers"
+        elif set(label.values) <= {"0", "255"} and len(names) == 2:
+            remedy = 'give --label_values "{0: 0, 255: 1}"'
+        raise ValueError(
+            f"the label {label.path} holds {shown}, and dataset.json declares 0 to {len(names) - 1}: {remedy}."
+        )
 
 
-def _is_path(given: Any) -> bool:
-    return isinstance(given, (str, os.PathLike))
+def check_overlap(training: Sequence[FileFacts], test: Sequence[FileFacts]) -> None:
+    """Refuse images of the test part that are in the training part too, in whatever format or orientation.
+
+    Raises:
+        ValueError: the message names the first pair and their number. Images of one constant value are not compared.
+    """
+    seen = {image.content: image.path for image in training if image.low < image.high}
+    both = [(seen[image.content], image.path) for image in test if image.content in seen]
+    if both:
+        raise ValueError(
+            f"{len(both)} of {len(test)} test images are in training too, such as {both[0][1]} as {both[0][0]}: scores "
+            "would say nothing of new images. Remove them, or give --allow_overlap True where this is meant."
+        )
 
 
-def _stamped(path: str | os.PathLike) -> tuple[str, int, int]:
-    """Return a path with the modification time and the size of its file."""
-    if not Path(path).exists():
-        raise FileNotFoundError(f"{path} is listed in dataset.json but missing: add it, or remove it from the list.")
-    stat = os.stat(path)
-    return str(path), stat.st_mtime_ns, stat.st_size
+def uneven_spacing(images: Sequence[FileFacts]) -> str | None:
+    """Return what to say where the size of a voxel varies by more than 20 % from image to image, or ``None``."""
+    spacings = [_in_world(image) for image in images if image.frame == "volume"]
+    if not spacings:
+        return None
+    low, high = np.min(spacings, axis=0), np.max(spacings, axis=0)
+    if (high <= _SPACING_VARIES * low).all():
+        return None
+    middle = ", ".join(f"{each:.4g}" for each in np.median(spacings, axis=0))
+    return (
+        f"Voxels are {' x '.join(f'{a:.4g} to {b:.4g}' for a, b in zip(low, high, strict=True))} mm large: a network "
+        f'sees the same structure at different sizes. Give --spacing "[{middle}]" to resample all (Spacingd).'
+    )
 
 
-@functools.lru_cache(maxsize=100_000)
-def _check_files(image_file: tuple[str, int, int], label_file: tuple[str, int, int] | None, classes: int) -> int:
-    """Check an image and its label, and return the number of channels of the image."""
-    image = _loaded(image_file[0], "image")
-    if not np.isfinite(image).all():
-        raise ValueError(f"the image {image_file[0]} holds NaN or infinity: correct it, or remove it from the list.")
-    if label_file is not None:
-        label = _loaded(label_file[0], "label")
-        if label.shape[1:] != image.shape[1:]:
-            raise ValueError(
-                f"the label {label_file[0]} has the size {_words(label)} and its image {image_file[0]} "
-                f"{_words(image)}: they must be equal; resample one to the other."
-            )
-        if len(label) != 1:
-            raise ValueError(f"the label {label_file[0]} has {len(label)} channels: save it with one.")
-        if undeclared := sorted(set(np.unique(label).tolist()) - set(range(classes))):
-            shown = ", ".join(f"{value:g}" for value in undeclared[:5]) + (", ..." if len(undeclared) > 5 else "")
-            raise ValueError(
-                f"the label {label_file[0]} holds {shown}, and dataset.json declares 0 to {classes - 1}: correct it, "
-                "or add the missing classes to `labels`."
-            )
-    return len(image)
-
-
-def _loaded(path: str, what: str) -> np.ndarray:
-    try:
-        return np.asarray(load_image(path))
-    except ValueError as error:
-        raise ValueError(f"the {what} {error}: replace it, or remove it from dataset.json.") from error
-
-
-def _words(array: np.ndarray) -> str:
-    return " x ".join(map(str, array.shape[1:]))
+def _in_world(image: FileFacts) -> list[float]:
+    """Return the size of a voxel along right, anterior, superior."""
+    matrix = np.abs(np.array(image.affine)[:3, :3])
+    axes = np.argmax(matrix, axis=0)
+    by_axis = dict(zip(axes.tolist(), image.spacing, strict=False))
+    return [by_axis[axis] for axis in sorted(by_axis)]

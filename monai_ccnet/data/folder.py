@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,42 +11,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai.data import load_decathlon_datalist
-
-from monai_ccnet.data.images import load_image
+from monai_ccnet.data.checks import class_names
+from monai_ccnet.data.images import is_file, load_image
+from monai_ccnet.data.nnunet import is_nnunet, nnunet_parts
 from monai_ccnet.files import read_json, relative_path
 
-__all__ = ["DatasetFolder", "dataset_name", "open_dataset", "relative_names", "safe_name"]
+__all__ = ["DatasetFolder", "dataset_name", "hold_out", "open_dataset", "relative_names", "safe_name"]
 
 _PARTS = ("training", "validation", "test")
 
 
 @dataclass(frozen=True)
 class DatasetFolder:
-    """An opened Decathlon folder.
+    """An opened folder of a data set.
 
     Attributes:
         folder: folder of the data set, which holds ``dataset.json``.
         name: name of the data set.
-        labels: names of the classes by number, ``{"0": "background", "1": "vessel"}``, or in order.
+        labels: names of the classes in the order of their numbers.
         training: datalist of the training images, dicts of file paths.
         validation: datalist of the validation images; empty if there are none.
-        test: datalist of the test images; empty if there are none.
-        digest: SHA-256 digest of ``dataset.json``; folders with equal content of it have equal digests.
+        test: datalist of the test images with labels, or of the part of training that is held out in their place.
+        unlabelled: datalist of the test images without labels.
+        held_out: words on the part of training that is scored, or ``None`` if the test part has labels.
+        channel_names: names of the channels of an image, where an nnU-Net ``dataset.json`` gives them.
     """
 
     folder: Path
     name: str
-    labels: Mapping[str, Any] | Sequence[Any]
+    labels: tuple[str, ...]
     training: list[dict[str, Any]]
     validation: list[dict[str, Any]]
     test: list[dict[str, Any]]
-    digest: str
+    unlabelled: list[dict[str, Any]]
+    held_out: str | None
+    channel_names: tuple[str, ...] = ()
 
     @property
     def items(self) -> list[dict[str, Any]]:
         """All listed items, each once."""
-        return list({repr(item): item for item in [*self.training, *self.validation, *self.test]}.values())
+        listed = [*self.training, *self.validation, *self.test, *self.unlabelled]
+        return list({repr(item): item for item in listed}.values())
 
     @property
     def spatial_dims(self) -> int:
@@ -69,27 +73,124 @@ class DatasetFolder:
         return load_image(self.training[0]["image"])
 
 
-def open_dataset(folder: str | os.PathLike) -> DatasetFolder:
-    """Open a Decathlon folder: read its ``dataset.json`` and no image.
+def open_dataset(folder: str | os.PathLike, held_out_by: str = "auto") -> DatasetFolder:
+    """Open a folder with the ``dataset.json`` of the Medical Segmentation Decathlon or of nnU-Net; read no image.
+
+    Where no test image has a label, a fifth of training is held out and scored in its place; see :func:`hold_out`.
+
+    Args:
+        folder: folder of the data set.
+        held_out_by: what is held out together: ``"subject"``, ``"file_name"``, ``"image"``, or ``"auto"``.
 
     Raises:
         FileNotFoundError: if there is no ``dataset.json``.
-        ValueError: if it lists no training images, has no labels, or its name is not text.
+        ValueError: if it lists no training images with labels, has no classes, or its name is not text.
     """
     folder = Path(folder)
     path = folder / "dataset.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: give the folder that holds the data set's dataset.json.")
     described = read_json(path)
-    if not isinstance(described, Mapping) or not described.get("training"):
+    if not isinstance(described, Mapping):
+        raise ValueError(f"{path} must hold a dictionary, got {type(described).__name__}.")
+    labels: Sequence[str]
+    if is_nnunet(described):
+        labels, parts = nnunet_parts(folder, described)
+    else:
+        parts = {part: _listed(path, part, described.get(part)) for part in _PARTS}
+        try:
+            labels = class_names(described.get("labels"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}.") from error
+    training, held_out = parts["training"], None
+    test = [item for item in parts["test"] if "label" in item]
+    if not test:
+        training, test, held_out = hold_out(training, folder, held_out_by)
+    return DatasetFolder(
+        folder=folder,
+        name=dataset_name(described, folder),
+        labels=tuple(labels),
+        training=training,
+        validation=[item for item in parts["validation"] if "label" in item],
+        test=test,
+        unlabelled=[item for item in parts["test"] if "label" not in item],
+        held_out=held_out,
+        channel_names=tuple(map(str, described["channel_names"].values())) if is_nnunet(described) else (),
+    )
+
+
+def _listed(path: Path, part: str, entries: Any) -> list[dict[str, Any]]:
+    """Return a list of ``dataset.json`` with whole paths; a plain path is an image without a label."""
+    if part == "training" and not entries:
         raise ValueError(f"{path} lists no `training` images: add them.")
-    if not described.get("labels"):
-        raise ValueError(f'{path} has no `labels`: add them, as in {{"0": "background", "1": "vessel"}}.')
-    lists = {
-        part: load_decathlon_datalist(str(path), data_list_key=part) if described.get(part) else [] for part in _PARTS
-    }
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-    return DatasetFolder(folder, dataset_name(described, folder), described["labels"], **lists, digest=digest)
+    items = []
+    for entry in entries or ():
+        item = dict(entry) if isinstance(entry, Mapping) else {"image": entry}
+        files = {key: item[key] for key in ("image", "label") if item.get(key) is not None}
+        if "image" not in files or not all(map(is_file, files.values())) or (part == "training" and len(files) < 2):
+            raise ValueError(
+                f'{path}: `{part}` lists {str(entry)[:80]!r}: each entry must be {{"image": "imagesTr/1.png", "label": '
+                '"labelsTr/1.png"}.'
+            )
+        items.append(
+            {**{k: v for k, v in item.items() if v is not None}, **{k: _within(path, v) for k, v in files.items()}}
+        )
+    return items
+
+
+def _within(path: Path, files: Any) -> Any:
+    """Return the whole path of a file, or of several, that is given relative to the folder of ``dataset.json``."""
+    if isinstance(files, (list, tuple)):
+        return [_within(path, file) for file in files]
+    return str(path.parent / files)
+
+
+def hold_out(
+    items: Sequence[Mapping[str, Any]], folder: str | os.PathLike, by: str = "auto", share: float = 0.2
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str | None]:
+    """Split the items of a list in two: those to train on, and a part that is held out to be scored.
+
+    Which ones are held out depends on names alone, not on their order or on chance.
+
+    Args:
+        items: datalist.
+        folder: folder of the data set; names are relative to it.
+        by: what is held out together: all images of a ``"subject"`` (a key of the items), all whose file names agree
+            up to the first underscore (``"file_name"``), each ``"image"`` alone; or ``"auto"``: by subject where all
+            items name theirs, else by image.
+        share: share of the groups that is held out, at least one.
+
+    Returns:
+        Items to train on, items held out, and words on what was done; with a single group none are held out.
+
+    Raises:
+        ValueError: if ``by`` is unknown, or an item names no subject.
+    """
+    if by not in ("auto", "subject", "file_name", "image"):
+        raise ValueError(f"held_out_by must be 'auto', 'subject', 'file_name' or 'image', got {by!r}.")
+    named = [item.get("subject") is not None for item in items]
+    if by == "subject" and not all(named):
+        raise ValueError(
+            f"held_out_by='subject' needs a `subject` in each training item; {named.count(False)} lack it."
+        )
+    by = ("subject" if all(named) else "image") if by == "auto" else by
+
+    def group(item: Mapping[str, Any]) -> str:
+        if by == "subject":
+            return str(item["subject"])
+        name = relative_path(item["image"], folder)
+        return Path(name).name.split("_")[0] if by == "file_name" else name
+
+    groups = sorted({group(item) for item in items}, key=lambda each: hashlib.sha256(each.encode()).hexdigest())
+    if len(groups) < 2:
+        return [dict(item) for item in items], [], None
+    out = set(groups[: max(1, round(share * len(groups)))])
+    held = [dict(item) for item in items if group(item) in out]
+    words = (
+        f"No test image has a label: {len(held)} of {len(items)} training images, chosen by {by.replace('_', ' ')}, "
+        "are held out and scored."
+    )
+    return [dict(item) for item in items if group(item) not in out], held, words
 
 
 def dataset_name(described: Mapping[str, Any], folder: str | os.PathLike) -> str:

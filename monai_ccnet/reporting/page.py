@@ -11,6 +11,7 @@ from string import Template
 from typing import Any
 
 from monai_ccnet.constraints import AccuracyFloor, CompressionPlan
+from monai_ccnet.data.reading import DataReading
 from monai_ccnet.files import atomically
 from monai_ccnet.records import METRICS, TrialRecord
 from monai_ccnet.reporting.report import report, report_words
@@ -30,7 +31,11 @@ _UNKNOWN = "not known"
 
 
 def save_html_report(
-    path: str | os.PathLike, plan: CompressionPlan, record: TrialRecord, full_size_score: float | None = None
+    path: str | os.PathLike,
+    plan: CompressionPlan,
+    record: TrialRecord,
+    full_size_score: float | None = None,
+    reading: DataReading | None = None,
 ) -> None:
     """Write the HTML page of a run atomically, with those figures of :data:`PICTURES` that are beside it as PNG files.
 
@@ -39,10 +44,11 @@ def save_html_report(
         plan: plan of the network.
         record: record of the trained network.
         full_size_score: the full-size network's own score on the plan's metric, if known.
+        reading: what was read of the data set.
     """
     files = {name: Path(path).parent / f"{name}.png" for name in PICTURES}
     pictures = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
-    page = html_report(plan, record, full_size_score, pictures)
+    page = html_report(plan, record, full_size_score, pictures, reading)
     with atomically(path) as file:
         file.write(page.encode())
 
@@ -52,6 +58,7 @@ def html_report(
     record: TrialRecord,
     full_size_score: float | None = None,
     pictures: Mapping[str, bytes] | None = None,
+    reading: DataReading | None = None,
 ) -> str:
     """Return the report of a run as a self-contained HTML page.
 
@@ -60,6 +67,7 @@ def html_report(
         record: record of the trained network.
         full_size_score: the full-size network's own score on the plan's metric, if known.
         pictures: contents of PNG files by their names in :data:`PICTURES`; missing ones are not shown.
+        reading: what was read of the data set.
 
     Raises:
         InfeasibleConstraintError: if the file that was written is above the plan's disk budget.
@@ -70,9 +78,10 @@ def html_report(
         return _picture(shown[name], PICTURES[name]) if name in shown else ""
 
     sections = [
+        "" if record.failure is None else f'<p class="warning">{escape(record.failure)}</p>',
         _tiles(_in_short(plan, content)),
-        "" if record.has_learned else _DID_NOT_LEARN,
         _paragraphs([*str(plan).splitlines(), *report_words(content).splitlines()]),
+        "" if reading is None else _section("Data", _paragraphs(str(reading).splitlines())),
         picture("overlays"),
         _section("Predicted and achieved", _table(_SCORES, _scores(content))),
         _section("Constraints", _table(_CONSTRAINTS, _constraints(plan, record))),
@@ -96,7 +105,7 @@ def _in_short(plan: CompressionPlan, content: dict[str, Any]) -> list[tuple[str,
     """Return the most important numbers, each with its meaning."""
     metric, predicted = content["metric"].upper(), content["predicted"]
     relative = content["achieved"]["relative_score"]
-    numbers = [(f"{content['achieved']['score']:.3f}", f"{metric} on the test images")]
+    numbers = [(_score(content["achieved"]["score"], 3), f"{metric} on the test images")]
     if relative is not None:
         numbers.append((f"{relative:.1%}", f"of the full-size network's {metric}, achieved"))
     if predicted is not None:
@@ -106,6 +115,10 @@ def _in_short(plan: CompressionPlan, content: dict[str, Any]) -> list[tuple[str,
     if plan.size.macs and plan.full_size.macs:
         numbers.append((f"{plan.full_size.macs / plan.size.macs:,.1f}x", "fewer multiply-adds"))
     return numbers
+
+
+def _score(value: float | None, digits: int = 4) -> str:
+    return "undefined" if value is None else f"{value:.{digits}f}"
 
 
 def _scores(content: dict[str, Any]) -> list[Sequence[str]]:
@@ -125,7 +138,7 @@ def _scores(content: dict[str, Any]) -> list[Sequence[str]]:
     for name in METRICS:
         if name in achieved:
             expected = predicted["score"] if predicted is not None and name == metric else None
-            rows.append((name, "" if expected is None else f"{expected:.4f}", "", f"{achieved[name]:.4f}"))
+            rows.append((name, "" if expected is None else f"{expected:.4f}", "", _score(achieved[name])))
     return rows
 
 
@@ -236,12 +249,6 @@ def _picture(png: bytes, words: str) -> str:
     caption = escape(words)
     return f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
 
-
-_DID_NOT_LEARN = (
-    '<p class="warning">This network failed to learn: its F1 is no better than that of the best constant prediction '
-    "(one class everywhere). Its scores tell nothing about the plan. Train for longer, with another seed, or allow a "
-    "wider network.</p>"
-)
 
 _PAGE = Template("""<!DOCTYPE html>
 <html lang="en">

@@ -29,6 +29,7 @@ def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | 
     metric = plan.degradation.metric
     achieved = record.scores[metric]
     return {
+        "failed": record.failure,
         "dataset": record.dataset,
         "metric": metric,
         "predicted": None
@@ -45,7 +46,7 @@ def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | 
         },
         "achieved": {
             "score": achieved,
-            "relative_score": None if full_size_score is None else achieved / full_size_score,
+            "relative_score": None if full_size_score is None or achieved is None else achieved / full_size_score,
             "full_size_score": full_size_score,
             **record.scores,
         },
@@ -75,7 +76,7 @@ def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | 
 def report_words(content: dict[str, Any]) -> str:
     """Return a report as plain text."""
     achieved, sizes, metric = content["achieved"], content["sizes"], content["metric"].upper()
-    scores = ", ".join(f"{name} {achieved[name]:.4f}" for name in METRICS if name in achieved)
+    scores = ", ".join(f"{name} {_score(achieved[name])}" for name in METRICS if name in achieved)
     lines = [
         f"Achieved on the test images of {content['dataset']}: {scores}.",
         f"File of weights: {sizes['file_bytes']:,} bytes, {sizes['compression']:.1f}x fewer weights than the full-size "
@@ -93,6 +94,10 @@ def report_words(content: dict[str, Any]) -> str:
             "evaluate the full-size network and give its score as --full_size_score."
         )
     return "\n".join(lines)
+
+
+def _score(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
 
 
 def save_report(

@@ -2,7 +2,17 @@
 
 from monai_ccnet.training.examples import SegmentedImage, segment_examples, segment_sweep
 from monai_ccnet.training.losses import DeepSupervision
-from monai_ccnet.training.run import check_output_dir, finish_run
+from monai_ccnet.training.run import (
+    begin_run,
+    check_data,
+    end_training,
+    end_with_score,
+    finish_run,
+    forget_run,
+    settings_left,
+    use_settings_left,
+)
+from monai_ccnet.training.segmentation import WriteSegmentations, check_finite, readable_images, same_pipeline
 from monai_ccnet.training.sweeps import FAST_MULTIPLIERS, MULTIPLIERS, Trial, load_records, plan_trials, run_sweep
 from monai_ccnet.training.trial import (
     evaluate_network,
@@ -18,16 +28,26 @@ __all__ = [
     "DeepSupervision",
     "SegmentedImage",
     "Trial",
-    "check_output_dir",
+    "WriteSegmentations",
+    "begin_run",
+    "check_data",
+    "check_finite",
+    "end_training",
+    "end_with_score",
     "evaluate_network",
     "finish_run",
+    "forget_run",
     "full_network_def",
     "load_records",
     "open_trial",
     "plan_trials",
+    "readable_images",
     "run_sweep",
     "run_trial",
+    "same_pipeline",
     "segment_examples",
     "segment_sweep",
+    "settings_left",
     "train_network",
+    "use_settings_left",
 ]

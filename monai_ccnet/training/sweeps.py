@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from monai_ccnet.configs import check_recipe, root_cause
 from monai_ccnet.data.folder import open_dataset, safe_name
+from monai_ccnet.data.reading import read_dataset
 from monai_ccnet.files import read_json
 from monai_ccnet.networks.family import narrow
 from monai_ccnet.networks.size import network_size
@@ -57,7 +58,7 @@ def plan_trials(
     """Return the training runs of a sweep: every data set at every multiplier with every seed, the cheapest first.
 
     The folder of a run is named after its data set, network, multiplier and seed, and after a digest of all that its
-    result depends on: the list of images, the network's config, the recipe and the other settings of ``train.yaml``
+    result depends on: the images and labels, the network's config, the recipe and the other settings of ``train.yaml``
     that affect it. A changed recipe thus gives a new run; moved data, and other handlers or metrics, do not.
 
     Args:
@@ -77,11 +78,13 @@ def plan_trials(
     trials: list[Trial] = []
     names: dict[str, Path] = {}
     for folder in map(Path, dataset_dirs):
-        data = open_dataset(folder)
+        data = open_dataset(folder, recipe.get("held_out_by", "auto"))
         name = data.name
         if names.setdefault(name, folder) != folder:
             raise ValueError(f"{names[name]} and {folder} are both named {name!r}: rename one in its dataset.json.")
         full = full_network_def(bundle_root, **recipe, dataset_dir=str(folder))
+        read_as = {key: recipe[key] for key in ("label_values", "spacing", "allow_overlap") if key in recipe}
+        data_digest = read_dataset(data, **read_as).digest
         family = full["_target_"].rsplit(".", 1)[-1]
         input_shape = default_input_shape(full)
         for multiplier in multipliers:
@@ -89,7 +92,7 @@ def plan_trials(
             cost = float(network_size(network_def, input_shape).macs or 0)
             for seed in seeds:
                 given = recipe_of({**recipe, "seed": seed}, list(train))
-                depends_on = [data.digest, network_def, given, config]
+                depends_on = [data_digest, network_def, given, config]
                 digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:8]
                 trials.append(
                     Trial(
@@ -145,7 +148,7 @@ def run_sweep(
                     continue
                 records[trial.output_dir] = record
                 bar.update(round(trial.cost / 1e6))
-                word = "failed" if record.error else f"F1 {record.scores['f1']:.3f}"
+                word = "failed" if record.error else f"F1 {record.scores['f1'] or 0.0:.3f}"
                 bar.set_postfix_str(
                     f"{len(records)}/{len(trials)} training runs, {record.dataset} x{trial.multiplier:g} {word}"
                 )

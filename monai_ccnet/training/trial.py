@@ -85,9 +85,9 @@ def run_trial(
         OSError: if the folder cannot be written to.
     """
     workflow = open_trial(bundle_root, output_dir, dict(network_def), **recipe)
-    asked = asked_of(workflow.parser, network_def)
     check_writable(output_dir)
-    check_asked(Path(output_dir), asked)  # before waiting for another process as well
+    reading = workflow.parser.get_parsed_content("reading")
+    check_asked(Path(output_dir), asked_of(workflow.parser, network_def), reading)  # before waiting for another process
     if (record := finished_record(Path(output_dir))) is not None:
         return record
     workflow.initialize()

@@ -28,7 +28,7 @@ class Watched(PlainUNet):
 
 
 def test_it_obeys_device_and_precision_and_returns_to_where_it_was(disks_2d, tmp_path, quick):
-    recipe = {**quick, "max_epochs": 1, "patch_size": [32, 32], "dataset_dir": str(disks_2d), "checked_datalist": []}
+    recipe = {**quick, "max_epochs": 1, "patch_size": [32, 32], "dataset_dir": str(disks_2d)}
     del recipe["channels"]
     network = Watched()
     before = {name: value.clone() for name, value in network.state_dict().items()}

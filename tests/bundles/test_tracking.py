@@ -35,7 +35,7 @@ def run(names, **given):
 
 def given_for(disks_2d, output_dir, quick):
     given = {**quick, "dataset_dir": str(disks_2d), "output_dir": str(output_dir), "patch_size": [32, 32]}
-    return given | {"max_epochs": 1, "epoch_length": 2}
+    return given | {"max_epochs": 2, "epoch_length": 20}
 
 
 def logged(mlflow, folder):

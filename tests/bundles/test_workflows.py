@@ -312,10 +312,10 @@ def test_two_processes_train_together(disks_2d, tmp_path):
     files = str([str(CONFIGS / "train.yaml"), str(CONFIGS / "multi_gpu_train.yaml")])
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
     command += ["-m", "monai.bundle", "run", "--config_file", files, "--dataset_dir", str(disks_2d)]
-    command += ["--output_dir", str(tmp_path), "--max_epochs", "1", "--epoch_length", "4", "--batch_size", "2"]
+    command += ["--output_dir", str(tmp_path), "--max_epochs", "1", "--epoch_length", "20", "--batch_size", "2"]
     command += ["--channels", "[4,8,8]", "--patch_size", "[32,32]"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     state = torch.load(tmp_path / "model.pt", weights_only=True)
     assert not any(name.startswith("module.") for name in state)
-    assert done.stdout.count("Iter: 4/4") <= 1
+    assert done.stdout.count("Iter: 20/20") <= 1

@@ -66,8 +66,22 @@ def test_files_measure_as_their_arrays(tmp_path):
 def test_a_saved_profile_is_measured_again_only_for_other_settings(tmp_path):
     saved = tmp_path / "complexity.json"
     first = measure_dataset(IMAGES, saved=saved)
-    assert measure_dataset(iter(()), saved=saved) == first
+    written = saved.stat().st_mtime_ns
+    assert measure_dataset(list(IMAGES), saved=saved) == first
+    assert saved.stat().st_mtime_ns == written
     assert measure_dataset(IMAGES, saved=saved, quality=90) != first
+
+
+def test_a_saved_profile_is_that_of_its_images_alone(tmp_path):
+    saved = tmp_path / "complexity.json"
+    measure_dataset(IMAGES, saved=saved)
+    assert measure_dataset(IMAGES[:1], saved=saved).count == 1
+    assert measure_dataset(iter(IMAGES), saved=saved).count == len(IMAGES)
+    file = tmp_path / "a.png"
+    Image.fromarray(IMAGES[0][0]).save(file)
+    first = measure_dataset([{"image": str(file)}], saved=saved)
+    Image.fromarray(255 - IMAGES[0][0] // 2).save(file)
+    assert measure_dataset([{"image": str(file)}], saved=saved).mean != first.mean
 
 
 def test_a_constant_image_is_near_zero_and_measured():

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_ccnet.data import check_datalist, load_image
+from monai_ccnet.data import check_datalist
+from monai_ccnet.data.images import read_stored
 
 LABELS = {"0": "background", "1": "disk"}
 
@@ -27,14 +28,23 @@ def item(tmp_path):
 
 def test_what_is_right_is_counted_and_read_once(item, tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr("monai_ccnet.data.checks.load_image", lambda path: read.append(path) or load_image(path))
+
+    def watched(paths, **given):
+        read.append(paths)
+        return read_stored(paths, **given)
+
+    monkeypatch.setattr("monai_ccnet.data.facts.read_stored", watched)
     volume = {
         "image": save(tmp_path / "v.nii", np.ones((3, 4, 5))),
         "label": save(tmp_path / "w.nii", np.eye(3, 4)[..., None] * np.ones(5)),
     }
-    assert check_datalist([item, volume, {"image": item["image"]}, {"image": np.ones((1, 2, 2))}], LABELS) == 3
+    array = {"image": np.ones((1, 2, 2))}
+    assert check_datalist([item, {"image": item["image"]}, array], LABELS) == 2
+    assert check_datalist([volume], LABELS) == 1
     assert check_datalist([item], LABELS) == check_datalist([item], ["background", "disk"]) == 1
-    assert len(read) == 5  # image.png with its label and, in another item, without
+    assert len(read) == 4
+    with pytest.warns(UserWarning, match="none of the 1 items is given as files: nothing was checked"):
+        assert check_datalist([array], LABELS) == 0
 
 
 @pytest.mark.parametrize(
@@ -43,7 +53,7 @@ def test_what_is_right_is_counted_and_read_once(item, tmp_path, monkeypatch):
         ("label", np.ones((6, 9)), r"label\.png has the size 9 x 6 and its image .*image\.png 8 x 6.*resample"),
         ("label", np.full((6, 8), 3), r"label\.png holds 3, and dataset\.json declares 0 to 1: correct it"),
         ("label", np.arange(48).reshape(6, 8), r"label\.png holds 2, 3, 4, 5, 6, \.\.\., and"),
-        ("label", np.zeros((6, 8, 3)), r"label\.png has 3 channels"),
+        ("label", np.eye(6, 8)[..., None] * [1, 0, 0], r"label\.png has 3 channels: save the label with one"),
     ],
 )
 def test_a_label_that_does_not_fit_is_named(item, tmp_path, what, pixels, message):
@@ -54,7 +64,10 @@ def test_a_label_that_does_not_fit_is_named(item, tmp_path, what, pixels, messag
 
 def test_an_image_that_does_not_fit_is_named(item, tmp_path):
     colour = {"image": save(tmp_path / "colour.png", np.ones((6, 8, 3))), "label": item["label"]}
-    with pytest.raises(ValueError, match=r"colour\.png has 3 channels and .*image\.png has 1: convert it"):
+    with pytest.raises(
+        ValueError,
+        match=r"colour\.png has 3 channels and 2 axes and .*image\.png has 1 channels",
+    ):
         check_datalist([item, colour], LABELS)
     nan = {"image": save(tmp_path / "nan.nii", np.full((3, 3, 3), np.nan))}
     with pytest.raises(ValueError, match=r"nan\.nii holds NaN"):

@@ -60,8 +60,6 @@ def test_the_lists_of_a_folder(tmp_path):
     assert [len(part) for part in (data.training, data.validation, data.test, data.items)] == [2, 0, 2, 3]
     assert data.training[0]["image"] == str(tmp_path / "drive" / "0.png")
     assert data.middle == data.training[1]
-    assert data.digest == open_dataset(written(tmp_path / "moved")).digest
-    assert data.digest != open_dataset(written(tmp_path / "other", name="other")).digest
     Image.new("RGB", (4, 6)).save(tmp_path / "drive" / "0.png")
     assert (data.spatial_dims, data.in_channels) == (2, 3)
 
@@ -105,5 +103,5 @@ def test_images_of_a_folder_in_the_order_of_their_names(tmp_path):
     for name in ("b[1].png", "a.png", ".hidden"):
         (tmp_path / name).write_bytes(b"no image")
     assert [Path(item["image"]).name for item in list_images(tmp_path)] == ["a.png", "b[1].png"]
-    with pytest.raises(ValueError, match=r"a\.png cannot be read \("):
+    with pytest.raises(OSError, match=r"a\.png cannot be read \(no reader here knows its format: save it as PNG"):
         load_image(tmp_path / "a.png")

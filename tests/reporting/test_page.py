@@ -165,7 +165,10 @@ def test_every_kind_of_plan_has_its_page(network_def, constraint, known):
 
 def test_a_network_that_did_not_learn_is_named_as_such():
     record = record_of(PLAN, scores=SCORES | {"f1": 0.39})
-    assert "failed to learn" in Page(html_report(PLAN, record)).text
+    assert (
+        "FAILED: the network has not learned. Its F1 on the test images is 0.3900"
+        in Page(html_report(PLAN, record)).text
+    )
 
 
 def test_a_file_above_the_budget_has_no_page(tmp_path):

@@ -1,0 +1,217 @@
+"""One reading of a data set: every file once, checked, and remembered in ``data.json``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from monai_ccnet.data.checks import check_overlap, check_pairs, uneven_spacing
+from monai_ccnet.data.facts import FileFacts, facts_of, shares
+from monai_ccnet.data.folder import DatasetFolder
+from monai_ccnet.data.images import is_file
+from monai_ccnet.files import relative_path
+from monai_ccnet.values import Value
+
+__all__ = ["DataReading", "check_scorable", "read_dataset"]
+
+_PARTS = ("training", "validation", "test")
+
+
+@dataclass(frozen=True)
+class DataReading(Value):
+    """What was seen when a data set was read.
+
+    Attributes:
+        dataset: name of the data set.
+        labels: names of its classes, in the order of their numbers.
+        label_values: number of the class for each value in the labels, where they were mapped.
+        held_out: which part of training is scored, and why; ``None`` if the set has a test part with labels.
+        training: facts of each training image, followed by its label's.
+        validation: the same of the validation part.
+        test: the same of the test part; no number of theirs enters a plan, a patch or a recipe.
+    """
+
+    dataset: str
+    labels: tuple[str, ...]
+    label_values: dict[str, int]
+    held_out: str | None
+    training: tuple[FileFacts, ...]
+    validation: tuple[FileFacts, ...] = field(default=())
+    test: tuple[FileFacts, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        for name in ("labels", *_PARTS):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 digest of all that a result depends on: which file is in which part, its bytes, and the classes."""
+        parts = {part: sorted(self._digests(part).items()) for part in _PARTS}
+        text = json.dumps([parts, list(self.labels), self.label_values], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _digests(self, part: str) -> dict[str, str]:
+        return {file.path: file.digest for file in getattr(self, part)}
+
+    def images(self, part: str = "training") -> list[FileFacts]:
+        """Return the facts of the images of a part."""
+        return [file for file in getattr(self, part) if not file.is_label]
+
+    def differences(self, before: DataReading) -> str | None:
+        """Return in words what changed since an earlier reading, or ``None`` if nothing did."""
+        if self.digest == before.digest:
+            return None
+        if self.dataset != before.dataset:
+            return f"the data set was {before.dataset!r} and is {self.dataset!r}"
+        now, then = ({name: each for part in _PARTS for name, each in r._digests(part).items()} for r in (self, before))
+        changed = sorted(name for name in now if name in then and now[name] != then[name])
+        if changed:
+            return f"{len(changed)} of {len(then)} files have changed since, such as {changed[0]}"
+        if gone := sorted(set(then) - set(now)):
+            return f"{len(gone)} of {len(then)} files are no longer listed, such as {gone[0]}"
+        if new := sorted(set(now) - set(then)):
+            return f"{len(new)} files are new, such as {new[0]}"
+        return "files are in other parts, or the classes or their values are others"
+
+    def keep(self, path: str | os.PathLike) -> None:
+        """Write this reading to a file, unless the file holds it already."""
+        if not os.path.exists(path) or DataReading.load(path) != self:
+            self.save(path)
+
+    def __str__(self) -> str:
+        images = self.images()
+        sizes = sorted({image.size for image in images}, key=lambda size: [int(n) for n in size.split(" x ")])
+        size = sizes[0] if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        counts = ", ".join(f"{len(self.images(part))} {part}" for part in _PARTS if getattr(self, part))
+        classes = shares([file for file in self.training if file.is_label])
+        shown = ", ".join(f"{self.labels[int(value)]} {share:.2%}" for value, share in classes.items() if value != "0")
+        lines = [f"{self.dataset}: {counts} images of {size}, {images[0].mode}; {shown or 'no foreground'}."]
+        return "\n".join([*lines, *self.notes])
+
+    @property
+    def notes(self) -> list[str]:
+        """What whoever trains on this set should know."""
+        return [note for note in (self.held_out, uneven_spacing(self.images())) if note]
+
+
+def check_scorable(reading: DataReading) -> None:
+    """Refuse a data set on which no network could be scored, before one is trained.
+
+    Raises:
+        ValueError: if there is no image with a label to be scored, or no such label has any foreground.
+    """
+    labels = [file for file in reading.test if file.is_label]
+    if not labels:
+        raise ValueError(
+            f"{reading.dataset!r} has no test image with a label, and a single training image, of which none can be "
+            "held out: list more images, or a `test` part with labels."
+        )
+    if not any(set(label.values) - {"0"} for label in labels):
+        raise ValueError(
+            f"none of the {len(labels)} test labels of {reading.dataset!r} holds any foreground, so that no score is "
+            "defined: list test images that show what is to be segmented."
+        )
+
+
+def read_dataset(
+    data: DatasetFolder,
+    training: Sequence[Mapping[str, Any]] | None = None,
+    test: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    saved: str | os.PathLike | None = None,
+    label_values: Mapping[Any, int] | None = None,
+    spacing: Sequence[float] | None = None,
+    allow_overlap: bool = False,
+    n_jobs: int | None = None,
+    progress: bool = False,
+) -> DataReading:
+    """Read every file of a data set once, and check what can be checked before anything is measured or trained.
+
+    Args:
+        data: the data set.
+        training: datalist to train on in place of its own.
+        test: datalist to score in place of its own.
+        saved: path of an earlier reading, ``data.json``; a file of the same size and time of change is not read again.
+        label_values: number of the class for each value in a label, such as ``{0: 0, 255: 1}``.
+        spacing: size of a voxel that images will be resampled to, in millimetres.
+        allow_overlap: whether the same image may be in training and in test.
+        n_jobs: number of threads; ``None`` for up to four.
+        progress: whether to show a progress bar.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file cannot be used; the message names it and the remedy.
+    """
+    values = {str(value): int(number) for value, number in (label_values or {}).items()}
+    listed: dict[str, Sequence[Mapping[str, Any]]] = {
+        "training": data.training if training is None else training,
+        "validation": data.validation,
+        "test": data.test if test is None else test,
+        "unlabelled": data.unlabelled,
+    }
+    known: dict[str, FileFacts] = {}
+    if saved is not None and os.path.exists(saved):
+        before = DataReading.load(saved)
+        if before.label_values == values:
+            known = {file.path: file for part in _PARTS for file in getattr(before, part)}
+    wanted = [
+        (part, item[key], key == "label")
+        for part, items in listed.items()
+        for item in items
+        for key in ("image", "label")
+        if is_file(item.get(key))
+    ]
+    facts = facts_of(
+        [(path, is_label) for _, path, is_label in wanted],
+        lambda image: relative_path(image, data.folder),
+        label_values=label_values,
+        known=known,
+        n_jobs=n_jobs,
+        progress=progress,
+    )
+    parts: dict[str, list[FileFacts]] = {part: [] for part in listed}
+    for (part, _, _), file in zip(wanted, facts, strict=True):
+        parts[part].append(file)
+    if not parts["training"]:
+        raise ValueError(f"no training image of {data.name!r} is given as a file, so that none can be read.")
+    first = parts["training"][0]
+    if data.channel_names and len(data.channel_names) != first.shape[0]:
+        raise ValueError(
+            f"{first.path} has {first.shape[0]} channels, and dataset.json names {len(data.channel_names)}: "
+            f"{', '.join(data.channel_names)}. Correct `channel_names`, or add the files."
+        )
+    check_pairs([pair for files in parts.values() for pair in _pairs(files)], data.labels)
+    images = {part: [file for file in files if not file.is_label] for part, files in parts.items()}
+    if not allow_overlap:
+        check_overlap([*images["training"], *images["validation"]], [*images["test"], *images["unlabelled"]])
+    if spacing is not None and first.frame != "volume":
+        raise ValueError(f"spacing={list(spacing)} needs volumes: {first.path} has no size of a pixel.")
+    if spacing is not None and (len(spacing) != len(first.shape) - 1 or not np.min(spacing) > 0):
+        raise ValueError(
+            f"spacing must hold one length above 0 for each of {len(first.shape) - 1} axes, got {list(spacing)}."
+        )
+    return DataReading(
+        dataset=data.name,
+        labels=data.labels,
+        label_values=values,
+        held_out=data.held_out,
+        training=tuple(parts["training"]),
+        validation=tuple(parts["validation"]),
+        test=(*parts["test"], *parts["unlabelled"]),
+    )
+
+
+def _pairs(files: Sequence[FileFacts]) -> list[tuple[FileFacts, FileFacts | None]]:
+    """Return each image with the label that follows it."""
+    following = [*files[1:], None][: len(files)]
+    return [
+        (file, after if after is not None and after.is_label else None)
+        for file, after in zip(files, following, strict=True)
+        if not file.is_label
+    ]
