@@ -20,7 +20,8 @@ class ComplexityStats(Analyzer):
     Add it with its summary: ``summarizer.add_analyzer(ComplexityStats(), ComplexityStatsSumm())``.
 
     Args:
-        image_key: key of the image in a case, ``(C, H, W)`` or ``(C, H, W, D)``.
+        image_key: key of the image in a case, ``(C, H, W)`` or ``(C, H, W, D)``; a volume is turned to RAS orientation
+            by the affine of a MetaTensor.
         label_key: key of the label in a case, with a channel axis or, as Auto3DSeg passes it, without.
         measure: any measure, of the image or of the label.
         scales: subsampling along each spatial axis, whole numbers from 1.

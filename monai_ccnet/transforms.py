@@ -35,7 +35,8 @@ class ImageComplexity(Transform):
         scales: subsampling along each spatial axis, whole numbers from 1.
         settings: settings of the measure; see :func:`monai_ccnet.complexity.measure_settings`.
 
-    The image has the shape ``(C, H, W)`` or ``(C, H, W, D)``, any real dtype, as array, tensor or MetaTensor.
+    The image has the shape ``(C, H, W)`` or ``(C, H, W, D)``, any real dtype, as array, tensor or MetaTensor; a volume
+    is turned to RAS orientation by the affine of a MetaTensor.
     Returns the complexity at each scale, ``{"1": ..., "2": ...}``: plain numbers under string keys, which
     MONAI's data sets, caches and collation preserve.
     """
@@ -60,8 +61,9 @@ class LabelComplexity(Transform):
         scales: subsampling along each spatial axis, whole numbers from 1.
         settings: settings of the measure; ``spacing="physical"`` takes the spacing of a MetaTensor.
 
-    The label holds class indices of the shape ``(1, H, W)`` or ``(1, H, W, D)``, or one channel per class without the
-    background. Returns ``{"1": ..., "2": ...}``.
+    The label holds class indices of the shape ``(1, H, W)`` or ``(1, H, W, D)``, or one channel of 0 and 1 per class
+    without the background; see :func:`~monai_ccnet.complexity.label.class_indices` for what is refused. A volume is
+    turned to RAS orientation by the affine of a MetaTensor. Returns ``{"1": ..., "2": ...}``.
     """
 
     backend = [TransformBackends.NUMPY]  # noqa: RUF012

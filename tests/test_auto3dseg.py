@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from monai.auto3dseg import SegSummarizer
 from monai.data import MetaTensor
+from monai.transforms import Orientation
 
 from monai_ccnet.auto3dseg import ComplexityStats, ComplexityStatsSumm
 from monai_ccnet.complexity import complexity_at_scales, measure_settings
@@ -43,6 +44,25 @@ def test_a_report_carries_complexity_beside_its_own_statistics():
         complexity_at_scales(label=case["label"][None], settings=measure_settings("boundary"))[1] for case in CASES
     ]
     assert report["boundary_stats"]["1"]["median"] == pytest.approx(np.median(boundaries))
+
+
+def test_cases_are_turned_by_their_affine_and_refused_in_words():
+    affine = np.diag([1.0, 2.0, 5.0, 1.0])
+    label = MetaTensor(np.repeat(CASES[0]["label"].numpy(), 2, axis=0)[None], affine=affine)
+    image = MetaTensor(RNG.integers(0, 256, label.shape), affine=affine)
+    turn = Orientation(axcodes="SPL", labels=None)
+    for own in ({}, {"measure": "boundary", "spacing": "physical"}):
+        stats = ComplexityStats(scales=(1, 2), **own)
+        straight, turned = (
+            stats({"image": x, "label": y[0]})["complexity_stats"]
+            for x, y in ((image, label), (turn(image), turn(label)))
+        )
+        assert turned == pytest.approx(straight, rel=1e-12)
+    assert stats({"image": image.bfloat16(), "label": label.bool()})["complexity_stats"] == straight
+    with pytest.raises(ValueError, match="whole numbers, class indices from 0 on, got"):
+        stats({"image": image, "label": label[0] * 0.5})
+    with pytest.raises(ValueError, match=r"np\.moveaxis\(image, -1, 0\)"):
+        ComplexityStats()({"image": np.zeros((32, 32, 3))})
 
 
 def test_a_summary_without_its_case_analyzer_says_so():

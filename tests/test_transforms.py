@@ -111,6 +111,14 @@ def test_refusals():
         ImageComplexityd("image", measure="beauty")
     with pytest.raises(ValueError, match="NaN"):
         ImageComplexity()(np.full((1, 8, 8), np.nan))
+    with pytest.raises(ValueError, match="real numbers"):
+        ImageComplexity()(torch.zeros((1, 8, 8), dtype=torch.complex64).conj())
+    with pytest.raises(ValueError, match=r"\(96, 96, 3\) .* np\.moveaxis\(image, -1, 0\)"):
+        ImageComplexityd("image")({"image": torch.zeros(96, 96, 3)})
+    with pytest.raises(
+        ValueError, match=r"one channel of 0 and 1 per class, and in one of shape \(4, 9, 9\) there is 255"
+    ):
+        ForegroundDensityd("label")({"label": 255 * torch.ones(4, 9, 9, dtype=torch.uint8)})
 
 
 def test_three_thousand_images_in_a_spawned_worker_take_no_more_memory_than_six_hundred():

@@ -6,6 +6,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from monai_ccnet.complexity.pictures import as_array
+
 __all__ = ["foreground_density", "jb_complexity"]
 
 Number = TypeVar("Number", float, np.ndarray)
@@ -15,14 +17,20 @@ def foreground_density(label: np.ndarray) -> float:
     """Return the share of a label that is foreground: B of Mishra et al., section 2.1.
 
     Args:
-        label: a mask or class indices, of any shape and dtype; all that is above 0 is foreground.
+        label: a mask or class indices, array or tensor of any shape and real dtype; all above 0 is foreground.
 
     Returns:
         A share from 0 to 1, unitless.
 
+    Raises:
+        ValueError: if the label is empty, or holds complex numbers or NaN.
+
     >>> foreground_density(np.array([[0, 0], [0, 1]]))
     0.25
     """
+    label = as_array(label)
+    if label.dtype.kind not in "buif" or (label.dtype.kind == "f" and np.isnan(label).any()):
+        raise ValueError(f"a label must hold real numbers and no NaN, got dtype {label.dtype}: repair it first.")
     if label.size == 0:
         raise ValueError(f"a label must hold at least one pixel, got the shape {label.shape}.")
     return float(np.count_nonzero(label > 0) / label.size)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from monai_ccnet.complexity.pictures import as_array
+
 __all__ = ["SUBSAMPLINGS", "jpeg_complexity"]
 
 SUBSAMPLINGS = {
@@ -22,8 +24,8 @@ def jpeg_complexity(picture: np.ndarray, *, quality: int = 25, subsampling: str 
     OpenCV, imagecodecs and torchvision all write to the same byte.
 
     Args:
-        picture: intensities of shape ``(H, W)``, or RGB of shape ``(H, W, 3)``, dtype ``uint8``.
-        quality: JPEG quality from 1 to 100; complexities compare only at equal quality and subsampling.
+        picture: array or tensor of intensities, ``(H, W)``, or RGB, ``(H, W, 3)``, dtype ``uint8``.
+        quality: JPEG quality, a whole number from 1 to 100; complexities compare only at equal quality and subsampling.
         subsampling: subsampling of the colour planes, ``"4:2:0"``, ``"4:2:2"`` or ``"4:4:4"``; unused for grey.
 
     Returns:
@@ -37,6 +39,7 @@ def jpeg_complexity(picture: np.ndarray, *, quality: int = 25, subsampling: str 
     >>> bool(jpeg_complexity(flat) < 0.02), round(jpeg_complexity(noise), 1)
     (True, 0.3)
     """
+    picture = as_array(picture)
     if picture.dtype != np.uint8:
         raise ValueError(f"picture must be uint8, got {picture.dtype}; use complexity_at_scales for any other image.")
     if picture.size == 0 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[-1] == 3)):
@@ -45,8 +48,8 @@ def jpeg_complexity(picture: np.ndarray, *, quality: int = 25, subsampling: str 
         raise ValueError(
             f"a picture of shape {picture.shape} does not fit into JPEG: no side may exceed 65,500 pixels."
         )
-    if not 1 <= quality <= 100:
-        raise ValueError(f"quality must lie in 1..100, got {quality}.")
+    if not (1 <= quality <= 100 and quality == int(quality)):
+        raise ValueError(f"quality must be a whole number in 1..100, got {quality}.")
     if subsampling not in SUBSAMPLINGS:
         raise ValueError(f"subsampling must be one of {sorted(SUBSAMPLINGS)}, got {subsampling!r}.")
     settings = [

@@ -11,9 +11,79 @@ from collections.abc import Sequence
 import numpy as np
 
 from monai_ccnet.complexity.jpeg import jpeg_complexity
+from monai_ccnet.complexity.pictures import check_channel_first
 from monai_ccnet.complexity.scales import at_scale
 
-__all__ = ["boundary_density", "label_at_scale", "label_detail", "label_jpeg_complexity"]
+__all__ = ["boundary_density", "class_indices", "label_at_scale", "label_detail", "label_jpeg_complexity"]
+
+_FURTHEST_FROM_WHOLE = 1e-3
+_MOST_CLASSES_OF_NOISE = 128  # more than the 117 organs of TotalSegmentator
+
+
+def class_indices(label: np.ndarray) -> np.ndarray:
+    """Return the classes of a label, ``(H, W)`` or, third axis first, ``(D, H, W)``.
+
+    Args:
+        label: class indices of shape ``(1, H, W)`` or ``(1, H, W, D)``, whole numbers of any dtype to within 0.001; or
+            one channel of 0 and 1 per class without the background, of which the first counts where two overlap.
+
+    Raises:
+        ValueError: if the shape is another one, or a value is no class: NaN, negative, or a fraction; in several
+            channels anything but 0 and 1; in one channel the greys of a picture or of a mask that was saved as JPEG.
+    """
+    check_channel_first(label, "label")
+    whole = _whole(label)
+    if len(whole) > 1:
+        if (others := np.unique(whole[(whole != 0) & (whole != 1)])).size:
+            shown = ", ".join(str(int(value)) for value in others[:3]) + (", ..." if others.size > 3 else "")
+            raise ValueError(
+                f"a label with several channels must hold one channel of 0 and 1 per class, and in one of shape "
+                f"{label.shape} there is {shown}: give channels of 0 and 255 as label > 0, and of a mask in colours or "
+                "with opacity one channel alone, as label[:1]."
+            )
+        classes = np.where(whole.any(axis=0), 1 + np.argmax(whole, axis=0), 0)
+    else:
+        classes = whole[0].astype(np.int64)
+    if classes.min() < 0:
+        raise ValueError(f"a label must hold class indices from 0 on, got {classes.min()}.")
+    if _is_grey(classes):
+        raise ValueError(
+            f"a label must hold class indices, and one of shape {label.shape} holds {np.unique(classes).size} values "
+            f"from {classes.min()} to {classes.max()}, as a picture does, or a mask that was saved as JPEG: give "
+            "label >= 128 of such a mask, and save labels in a format without losses, such as PNG or NIfTI."
+        )
+    return np.ascontiguousarray(np.moveaxis(classes, -1, 0)) if classes.ndim == 3 else classes
+
+
+def _whole(label: np.ndarray) -> np.ndarray:
+    """Return a label with each value rounded to the whole number that it nearly is."""
+    if label.dtype.kind != "f":
+        return label
+    if not np.isfinite(label).all():
+        raise ValueError("the label holds NaN or infinite values: repair it first.")
+    whole = np.rint(label)
+    apart = np.abs(label - whole) > _FURTHEST_FROM_WHOLE
+    if apart.any():
+        raise ValueError(
+            f"a label must hold whole numbers, class indices from 0 on, got {label[apart][0]:.6g}: threshold "
+            "probabilities, and resample labels by the nearest neighbour."
+        )
+    return whole
+
+
+def _is_grey(classes: np.ndarray) -> bool:
+    """Tell whether what should be classes are the greys of a picture or of a mask that was saved as JPEG.
+
+    JPEG leaves greys beside white: 254 and 1 at the highest quality, more at any other. Classes do not reach from 0 to
+    255 so closely; 255 alone marks a binary mask, or pixels to be ignored. A picture that is not so bright has more
+    values than there are organs, and most neighbours differ.
+    """
+    if classes.max() == 255:
+        counts = np.bincount(classes.ravel())
+        if np.count_nonzero(counts[240:255]) >= 3 or (counts[1] and counts[254]):
+            return True
+    noisy = classes.max() >= _MOST_CLASSES_OF_NOISE and boundary_density(classes) > classes.ndim / 2
+    return noisy and np.unique(classes).size > _MOST_CLASSES_OF_NOISE
 
 
 def label_at_scale(label: np.ndarray, scale: int) -> np.ndarray:

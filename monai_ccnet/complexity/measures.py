@@ -15,8 +15,14 @@ from monai_ccnet.complexity.foreground import foreground_density, jb_complexity
 from monai_ccnet.complexity.frequency import median_frequency
 from monai_ccnet.complexity.jpeg import jpeg_complexity
 from monai_ccnet.complexity.keypoints import sift_keypoints, surf_keypoints
-from monai_ccnet.complexity.label import boundary_density, label_at_scale, label_detail, label_jpeg_complexity
-from monai_ccnet.complexity.pictures import as_array, to_pictures
+from monai_ccnet.complexity.label import (
+    boundary_density,
+    class_indices,
+    label_at_scale,
+    label_detail,
+    label_jpeg_complexity,
+)
+from monai_ccnet.complexity.pictures import as_array, check_channel_first, in_ras, to_pictures
 from monai_ccnet.complexity.scales import at_scale
 from monai_ccnet.settings import unknown_setting
 
@@ -113,22 +119,25 @@ def complexity_at_scales(
 
     At scale ``s`` the image is subsampled by ``s`` along each spatial axis and restored, see
     :func:`~monai_ccnet.complexity.scales.at_scale`. The result for a volume is the mean over its axial slices, that for
-    several channels the mean over the channels.
+    several channels the mean over the channels. A volume that is a MetaTensor is first turned by its affine, so that
+    its slices are axial however it was stored; any other volume is taken to be in RAS orientation.
 
     Args:
         image: array or tensor of shape ``(C, H, W)`` or ``(C, H, W, D)``; not needed for a measure of labels.
-        label: class indices of shape ``(1, H, W)`` or ``(1, H, W, D)``, or one channel per class without the
-            background, where values above 0 are foreground. Not needed for a measure of images.
+        label: class indices of shape ``(1, H, W)`` or ``(1, H, W, D)``, or one channel of 0 and 1 per class without the
+            background; see :func:`~monai_ccnet.complexity.label.class_indices`. Not needed for a measure of images.
         settings: settings as :func:`measure_settings` returns them; JPEG with its defaults if ``None``.
         scales: subsampling factors, whole numbers from 1.
         file_bytes: size in bytes of the image's file, needed with ``reference="file"``.
-        spacing: spacing of the label's pixels along each axis in millimetres, needed with ``spacing="physical"``.
+        spacing: spacing of the label's pixels along each of its axes, as they are given, in millimetres; needed with
+            ``spacing="physical"``.
 
     Returns:
         The complexity at each scale.
 
     Raises:
-        ValueError: if an input is missing, of a wrong shape, or holds NaN or infinite values.
+        ValueError: if an input is missing, of a wrong shape or kind, or holds NaN or infinite values, a label holds
+            what is no class, or the affine of a volume cannot be inverted.
 
     >>> image = np.random.default_rng(0).integers(0, 256, (1, 64, 64))
     >>> values = complexity_at_scales(image, scales=(1, 2, 4))
@@ -149,6 +158,9 @@ def complexity_at_scales(
     if looked_at is None:
         raise ValueError(f"measure {measure!r} needs the {kind.source}, and none was given.")
     array = as_array(looked_at)
+    check_channel_first(array, kind.source)  # before the axes of a volume are permuted
+    space = getattr(looked_at, "meta", {}).get("space", "RAS")
+    array, spacing = in_ras(array, getattr(looked_at, "affine", None), spacing, space)
     if kind.source == "image":
         return _of_image(array, kind, settings, scales, file_bytes)
     return _of_label(array, kind, settings, scales, spacing)
@@ -192,21 +204,3 @@ def _of_label(
     classes = class_indices(label)
     full = (classes,) if kind.compares else ()
     return {scale: kind.function(*full, label_at_scale(classes, scale), **own) for scale in scales}
-
-
-def class_indices(label: np.ndarray) -> np.ndarray:
-    """Return the classes of a label, ``(H, W)`` or, third axis first, ``(D, H, W)``."""
-    if label.ndim not in (3, 4) or label.size == 0:
-        raise ValueError(
-            f"a label must have the shape (1, H, W) or (1, H, W, D) with no empty axis, got {label.shape}."
-        )
-    if label.dtype.kind == "f" and not np.isfinite(label).all():
-        raise ValueError("the label holds NaN or infinite values: repair it first.")
-    if len(label) > 1:  # one channel per class, without the background
-        classes = np.where((label > 0).any(axis=0), 1 + np.argmax(label > 0, axis=0), 0)
-    else:
-        classes = np.ceil(label[0]) if label.dtype.kind == "f" else label[0]
-    if classes.min() < 0:
-        raise ValueError(f"a label must hold class indices from 0 on, got {classes.min()}.")
-    classes = classes.astype(np.int64)
-    return np.ascontiguousarray(np.moveaxis(classes, -1, 0)) if classes.ndim == 3 else classes

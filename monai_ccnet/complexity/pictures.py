@@ -12,8 +12,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+from nibabel.orientations import io_orientation
 
-__all__ = ["AXES", "CHANNELS", "INTENSITIES", "as_array", "as_grey", "to_pictures"]
+__all__ = ["AXES", "CHANNELS", "INTENSITIES", "as_array", "as_grey", "check_channel_first", "in_ras", "to_pictures"]
 
 INTENSITIES = ("auto", "minmax", "percentile")
 CHANNELS = ("auto", "colour", "rgba", "separate")
@@ -22,8 +23,72 @@ _PERCENTILES = (0.5, 99.5)
 
 
 def as_array(image: Any) -> np.ndarray:
-    """Return a NumPy array, a tensor or a MetaTensor (on any device) as a NumPy array, without importing torch."""
-    return np.asarray(image.detach().cpu().numpy() if hasattr(image, "detach") else image)
+    """Return a NumPy array, a tensor or a MetaTensor (on any device) as a NumPy array, without importing torch.
+
+    Floating-point types that NumPy lacks or calculates coarsely, such as bfloat16 and float16, become float32.
+    """
+    if hasattr(image, "detach"):
+        known_to_numpy = not str(image.dtype).startswith(("torch.bfloat16", "torch.float8"))
+        image = (image if known_to_numpy else image.float()).numpy(force=True)
+    array = np.asarray(image)
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def in_ras(
+    array: np.ndarray, affine: Any, spacing: Sequence[float] | None = None, space: Any = "RAS"
+) -> tuple[np.ndarray, Sequence[float] | None]:
+    """Return a volume with its axes towards the right, the front (anterior) and the top (superior), and its spacing.
+
+    Axes are permuted and flipped, never resampled; an oblique volume takes the nearest of the 48 orientations. A
+    picture, and a volume without an affine, stay as they are.
+
+    Args:
+        array: image or label of shape ``(C, H, W)`` or ``(C, H, W, D)``.
+        affine: matrix from its voxels to the patient, ``(4, 4)``, array or tensor; ``None`` if it has none.
+        spacing: length of a pixel along each spatial axis of ``array``, if known.
+        space: what the affine counts upwards: ``"LPS"`` left, back and up, all else as ``"RAS"`` does.
+
+    Raises:
+        ValueError: if the affine of a volume is not a finite and invertible 4 x 4 matrix.
+    """
+    if array.ndim != 4 or affine is None:
+        return array, spacing
+    affine = as_array(affine).astype(float)
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+        raise ValueError(
+            f"the affine of a volume of shape {array.shape} must be a 4 x 4 matrix of finite numbers that can be "
+            f"inverted, got {affine.tolist()}: repair it, or give the array without it, as one in RAS orientation."
+        )
+    if space == "LPS":
+        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    target, direction = io_orientation(affine).T.astype(int)
+    order = np.argsort(target)
+    flipped = np.flip(array, tuple(1 + np.flatnonzero(direction < 0)))
+    if spacing is not None and len(spacing) == 3:
+        spacing = [spacing[axis] for axis in order]
+    return flipped.transpose(0, *(1 + order)), spacing
+
+
+def check_channel_first(array: np.ndarray, name: str) -> None:
+    """Refuse what is no channel-first image or label: of a wrong number of axes, empty, not real, or channel-last.
+
+    Raises:
+        ValueError: with the shape or type that was given, and what to do.
+    """
+    what = f"{'an' if name == 'image' else 'a'} {name}"
+    if array.ndim not in (3, 4) or array.size == 0:
+        raise ValueError(
+            f"{what} must have the shape (C, H, W) or (C, H, W, D) with no empty axis, got {array.shape}; "
+            f"add a channel axis with {name}[None]."
+        )
+    if array.shape[-1] <= 4 < array.shape[0]:
+        raise ValueError(
+            f"{what} must have its channel axis first, and in the shape {array.shape} it seems to be last: move it to "
+            f"the front with np.moveaxis({name}, -1, 0)."
+        )
+    if array.dtype.kind not in "buif":
+        remedy = "take its magnitude with np.abs" if array.dtype.kind == "c" else "convert it first"
+        raise ValueError(f"{what} must hold real numbers, got dtype {array.dtype}: {remedy}.")
 
 
 def as_grey(picture: np.ndarray) -> np.ndarray:
@@ -48,9 +113,11 @@ def to_pictures(
 
     Args:
         image: shape ``(C, H, W)`` or ``(C, H, W, D)``, any real dtype.
-        intensity: intensities that become 0 and 255. ``"auto"`` keeps whole numbers in 0..255, whatever their dtype,
-            and treats all else as ``"percentile"``. ``"minmax"`` and ``"percentile"`` (0.5 and 99.5, robust to metal
-            and padding) stretch each picture. A pair ``(low, high)`` is a fixed window, in Hounsfield units for CT.
+        intensity: intensities that become 0 and 255. ``"auto"`` keeps whole numbers in 0..255, whatever their dtype;
+            stretches a picture of 0 and 1 alone to 0 and 255; narrows 8 bits that were widened to 16 (all multiples of
+            257, or all of 256) back to 8; and treats all else as ``"percentile"``. ``"minmax"`` and ``"percentile"``
+            (0.5 and 99.5, robust to metal and padding) stretch each picture. A pair ``(low, high)`` is a fixed window,
+            in Hounsfield units for CT.
         channels: use of the channels. ``"colour"`` makes one RGB picture of three channels, ``"rgba"`` one of the first
             three of four, whose last is opacity, and ``"separate"`` one grey picture of each channel. ``"auto"`` is
             ``"colour"`` for 2-D images with three channels and ``"separate"`` for all others, so four channels, which
@@ -65,11 +132,8 @@ def to_pictures(
     Raises:
         ValueError: if the shape, a value or a setting is invalid, or a value is NaN or infinite.
     """
-    if image.ndim not in (3, 4) or image.size == 0:
-        raise ValueError(
-            f"an image must have the shape (C, H, W) or (C, H, W, D) with no empty axis, got {image.shape}; "
-            "add a channel axis with image[None]."
-        )
+    check_channel_first(image, "image")
+    image = image.view(np.uint8) if image.dtype == bool else image
     if channels not in CHANNELS:
         raise ValueError(f"channels must be one of {CHANNELS}, got {channels!r}.")
     if axes not in AXES:
@@ -86,41 +150,53 @@ def to_pictures(
 
 
 def _to_8bit(image: np.ndarray, intensity: str | Sequence[float]) -> np.ndarray:
-    low, high = _window(image, intensity)
-    if intensity == "auto" and (low, high) == (0, 255):  # whole numbers already
+    least, most = float(image.min()), float(image.max())
+    if not (np.isfinite(least) and np.isfinite(most)):
+        raise ValueError(f"the image holds NaN or infinite values (min {least}, max {most}): repair or mask them.")
+    step = _grey_step(image, least, most) if isinstance(intensity, str) and intensity == "auto" else None
+    if step == 1 and most > 1:
         return image.astype(np.uint8, copy=False)
+    low, high = _window(image, intensity, least, most) if step is None else (0, step * (255 if most > step else 1))
     values = image.astype(np.float32)
     values -= low
     values *= 255 / (high - low) if high > low else 0
     return np.rint(np.clip(values, 0, 255, out=values), out=values).astype(np.uint8)
 
 
-def _window(image: np.ndarray, intensity: str | Sequence[float]) -> tuple[float, float]:
+def _grey_step(image: np.ndarray, least: float, most: float) -> int | None:
+    """Return the step between the grey levels of 8-bit content: 1, or 256 or 257 at 16 bits; ``None`` of all else."""
+    for step in (1, 256, 257):
+        # the extremes alone rule out nearly every other image
+        if least >= 0 and most <= 255 * step and least % step == most % step == 0 and _holds_multiples(image, step):
+            return step
+    return None
+
+
+def _holds_multiples(image: np.ndarray, step: int) -> bool:
+    """Tell whether an image in 0..65535 holds multiples of a whole number only."""
+    whole = image
+    if image.dtype.kind == "f":
+        whole = image.astype(np.uint8 if step == 1 else np.uint16)
+        if not np.array_equal(image, whole):
+            return False
+    return step == 1 or not (whole % step).any()
+
+
+def _window(image: np.ndarray, intensity: str | Sequence[float], least: float, most: float) -> tuple[float, float]:
     """Return the intensities that become 0 and 255."""
-    if image.dtype.kind not in "buif":
-        raise ValueError(f"an image must hold real numbers, got dtype {image.dtype}.")
-    if image.dtype == np.uint8 and isinstance(intensity, str) and intensity == "auto":
-        return 0, 255
-    low, high = float(image.min()), float(image.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError(f"the image holds NaN or infinite values (min {low}, max {high}): repair or mask them first.")
     if not isinstance(intensity, str):
-        if len(intensity) != 2 or not float(intensity[0]) < float(intensity[1]):
-            raise ValueError(f"an intensity window must be a pair (low, high) with low < high, got {intensity}.")
-        return float(intensity[0]), float(intensity[1])
+        window = [float(value) for value in intensity]
+        if len(window) != 2 or not (np.isfinite(window).all() and window[0] < window[1]):
+            raise ValueError(
+                f"an intensity window must be a pair (low, high) of finite numbers with low < high, got {intensity}."
+            )
+        return window[0], window[1]
     if intensity not in INTENSITIES:
         raise ValueError(f"intensity must be one of {INTENSITIES} or a pair (low, high), got {intensity!r}.")
-    if intensity == "auto" and low >= 0 and high <= 255 and image.dtype.kind != "b" and _is_whole(image):
-        return 0, 255
     if intensity == "minmax":
-        return low, high
-    robust_low, robust_high = (float(value) for value in np.percentile(image, _PERCENTILES))
-    return (robust_low, robust_high) if robust_high > robust_low else (low, high)
-
-
-def _is_whole(image: np.ndarray) -> bool:
-    """Tell whether an image in 0..255 holds whole numbers only."""
-    return image.dtype.kind in "ui" or bool(np.array_equal(image, image.astype(np.uint8)))
+        return least, most
+    low, high = (float(value) for value in np.percentile(image, _PERCENTILES))
+    return (low, high) if high > low else (least, most)
 
 
 def _arrange(image: np.ndarray, axes: str) -> np.ndarray:

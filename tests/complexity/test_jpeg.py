@@ -5,6 +5,7 @@ import io
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -35,6 +36,11 @@ def test_blur_lowers_and_a_flat_picture_is_least(seed, height, width):
     assert jpeg_complexity(picture) > jpeg_complexity(cv2.GaussianBlur(picture, (0, 0), 2)) > jpeg_complexity(flat)
 
 
+def test_a_tensor_is_its_array():
+    picture = _noise(40, 40, 3)
+    assert jpeg_complexity(torch.as_tensor(picture)) == jpeg_complexity(picture)
+
+
 def test_a_large_flat_picture_is_near_zero():
     assert 0 < jpeg_complexity(np.full((512, 512), 200, np.uint8)) < 0.014  # six bits a block, and the header
 
@@ -43,10 +49,13 @@ def test_a_large_flat_picture_is_near_zero():
     ("picture", "options", "message"),
     [
         (np.zeros((8, 8)), {}, "must be uint8, got float64"),
+        (np.zeros((8, 8), bool), {}, "must be uint8, got bool; use complexity_at_scales"),
+        (torch.zeros(8, 8, dtype=torch.bfloat16), {}, "must be uint8, got float32"),
         (np.zeros((8, 8, 2), np.uint8), {}, r"must have the shape \(H, W\)"),
         (np.zeros((0, 8), np.uint8), {}, "must have the shape"),
         (np.zeros((3, 8, 8), np.uint8), {}, r"must have the shape \(H, W\) or \(H, W, 3\), got \(3, 8, 8\)"),
-        (np.zeros((8, 8), np.uint8), {"quality": 0}, "quality must lie in 1..100, got 0"),
+        (np.zeros((8, 8), np.uint8), {"quality": 0}, "quality must be a whole number in 1..100, got 0"),
+        (np.zeros((8, 8), np.uint8), {"quality": 25.5}, r"quality must be a whole number in 1..100, got 25\.5"),
         (np.zeros((8, 8), np.uint8), {"subsampling": "4:1:1"}, "subsampling must be one of"),
         (np.zeros((1, 70_000), np.uint8), {}, "does not fit into JPEG"),
     ],

@@ -1,8 +1,10 @@
 """Complexity of labels: by hand, by laws, in any dimension."""
 
+import cv2
 import nibabel
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
@@ -17,7 +19,7 @@ from monai_ccnet.complexity import (
     measure_dataset,
     measure_settings,
 )
-from monai_ccnet.complexity.label import label_at_scale
+from monai_ccnet.complexity.label import class_indices, label_at_scale
 from monai_ccnet.complexity.scales import at_scale
 from monai_ccnet.transforms import LabelComplexity, LabelComplexityd
 
@@ -107,6 +109,50 @@ def test_a_channel_a_class_is_the_same_label():
 
 
 @pytest.mark.parametrize("name", OF_LABELS)
+def test_a_mask_is_the_same_label_in_any_type(name):
+    mask = _blobs(32, 48, classes=2)[None]
+    expected = complexity_at_scales(label=mask, settings=measure_settings(name))
+    tensor = torch.as_tensor(mask)
+    others = [mask == 1, mask * 255, mask.astype(np.float16), mask * 0.9999999, tensor.bool(), tensor.half()]
+    for other in [*others, tensor.bfloat16(), MetaTensor(tensor.bool())]:
+        assert complexity_at_scales(label=other, settings=measure_settings(name)) == expected
+        assert list(LabelComplexity(name)(other).values()) == list(expected.values())
+    channels = np.concatenate([mask == 1, mask == 2])
+    for other in (channels, torch.as_tensor(channels), channels * 0.9999999):
+        assert complexity_at_scales(label=other, settings=measure_settings(name)) == expected
+
+
+def test_many_organs_and_pixels_to_be_ignored_are_classes():
+    organs = np.arange(118)
+    for label in (organs.repeat(6).reshape(1, 59, 12), np.random.default_rng(0).permutation(organs).reshape(1, 2, 59)):
+        assert np.array_equal(class_indices(label.astype(np.float32)), label[0])
+    noise = np.random.default_rng(0).integers(0, 118, (1, 40, 40))
+    assert np.array_equal(class_indices(noise), noise[0])
+    parcels = np.arange(1000).reshape(1, 25, 40).repeat(4, axis=1).repeat(4, axis=2)  # of the cortex
+    assert np.array_equal(class_indices(parcels), parcels[0])
+    for values in ((0, 255), (255,), (0, 127, 255), (0, 1, 2, 255), (*range(151), 255), (*range(124), 254)):
+        assert np.array_equal(class_indices(np.array([[values]])), [values])
+
+
+@pytest.mark.parametrize("quality", [50, 75, 95, 100])
+def test_a_mask_saved_as_jpeg_is_refused(quality):
+    mask = cv2.circle(np.zeros((96, 96), np.uint8), (50, 44), 20, 255, -1)
+    saved = cv2.imdecode(cv2.imencode(".jpg", mask, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE)
+    for kind in (np.uint8, np.float32):
+        with pytest.raises(
+            ValueError, match=r"values from 0 to 255, as a picture does, or a mask .* JPEG: give label >="
+        ):
+            class_indices(saved[None].astype(kind))
+    assert np.array_equal(class_indices(saved[None] >= 128), mask > 0)
+
+
+@pytest.mark.parametrize("brightest", [200, 3000])
+def test_a_picture_is_no_label(brightest):
+    with pytest.raises(ValueError, match=r"class indices, and one of shape .* as a picture does"):
+        class_indices(np.random.default_rng(0).integers(0, brightest, (1, 64, 64)))
+
+
+@pytest.mark.parametrize("name", OF_LABELS)
 def test_transforms_measure_any_label(name):
     for shape in ((32, 48), (16, 16, 24)):
         label = _blobs(*shape)[None]
@@ -135,6 +181,21 @@ def test_physical_spacing_comes_from_the_file(tmp_path):
         (lambda: measure_dataset([np.zeros((1, 4, 4))], "boundary", spacing="physical"), "needs the size of a pixel"),
         (lambda: measure_dataset([np.zeros((1, 4, 4))], "boundary", spacing="miles"), "'pixels' or 'physical'"),
         (lambda: measure_dataset([np.full((1, 4, 4), -1)], "boundary"), "class indices from 0"),
+        (
+            lambda: class_indices(np.full((1, 4, 4), 0.5)),
+            r"whole numbers, class indices from 0 on, got 0\.5: threshold",
+        ),
+        (lambda: class_indices(np.full((3, 4, 4), 1 / 3)), r"whole numbers.*got 0\.333333"),
+        (lambda: class_indices(np.full((1, 4, 4), np.inf)), "label holds NaN or infinite"),
+        (lambda: LabelComplexity()(torch.full((1, 4, 4), torch.nan).half()), "label holds NaN or infinite"),
+        (lambda: class_indices(np.zeros((1, 4, 4), complex)), "a label must hold real numbers, got dtype complex128"),
+        (lambda: class_indices(np.zeros((32, 32, 1))), r"in the shape \(32, 32, 1\) .* np\.moveaxis\(label, -1, 0\)"),
+        (
+            lambda: class_indices(np.array([0, 0, 1, 255]).reshape(4, 1, 1)),
+            r"one channel of 0 and 1 per class, and in one of shape \(4, 1, 1\) there is 255: .* as label\[:1\]",
+        ),
+        (lambda: class_indices(np.array([[[0, 255]], [[255, 0]]])), r"there is 255: give .* as label > 0"),
+        (lambda: class_indices(np.arange(8).reshape(2, 2, 2)), r"there is 2, 3, 4, \.\.\.:"),
     ],
 )
 def test_refusals(call, message):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from joblib import parallel_config
@@ -62,6 +62,7 @@ def test_any_label_has_a_bounded_complexity_the_same_for_each_kind_of_array(name
 @FAST
 @given(image=arrays(np.uint8, st.tuples(st.just(1), st.integers(16, 32), st.integers(16, 32))))
 def test_turned_images_are_as_complex(name, image):
+    assume(len(np.unique(image)) > 2)  # of black on white, half of the power may lie exactly between two frequencies
     expected = measured(name, image, scales=(1,))
     for turned in (image[:, ::-1], image[:, :, ::-1], image.transpose(0, 2, 1)):
         assert measured(name, turned, scales=(1,)) == pytest.approx(expected, rel=SYMMETRIC[name], abs=1e-9)

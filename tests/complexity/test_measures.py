@@ -85,6 +85,8 @@ def test_jb_mixes_both():
             lambda: complexity_at_scales(label=np.zeros((4, 4)), settings=measure_settings("foreground")),
             "label must have",
         ),
+        (lambda: foreground_density(np.array([0, np.nan])), "real numbers and no NaN, got dtype float64"),
+        (lambda: foreground_density(np.array([0, 1j])), "real numbers and no NaN, got dtype complex128"),
     ],
 )
 def test_refusals(call, message):
