@@ -7,17 +7,21 @@ of the configs.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 __all__ = ["SETTINGS", "Setting", "check_value", "unknown_setting"]
 
 
 class Setting(NamedTuple):
-    """What a setting may be, a key of ``KINDS``, and what it means: a noun phrase with its unit."""
+    """What a setting may be, a key of ``KINDS``, and what it means: a noun phrase with its unit.
+
+    Where ``choices`` are given, it may be nothing else than one of them.
+    """
 
     kind: str
     meaning: str
+    choices: tuple[Any, ...] = ()
 
 
 SETTINGS: dict[str, Setting] = {
@@ -27,23 +31,30 @@ SETTINGS: dict[str, Setting] = {
     "bundle_root": Setting("path", "folder of the bundle"),
     "device": Setting("any", "torch device of training and evaluation"),
     # what must hold
-    "budget_bytes": Setting("whole number or none", "largest size of the file of weights, in bytes"),
+    "budget_bytes": Setting("whole number from 1 or none", "largest size of the file of weights, in bytes"),
     "budget_memory_bytes": Setting(
-        "whole number or none", "most memory for weights and activations of a patch, in bytes"
+        "whole number from 1 or none", "most memory for weights and activations of a patch, in bytes"
     ),
-    "budget_macs": Setting("whole number or none", "most multiply-adds of a patch"),
-    "budget_latency_seconds": Setting("number or none", "longest time of a patch on this machine, in seconds"),
+    "budget_macs": Setting("whole number from 1 or none", "most multiply-adds of a patch"),
+    "budget_latency_seconds": Setting("number above 0 or none", "longest time of a patch on this machine, in seconds"),
     "min_score": Setting(
-        "number or none",
+        "number above 0 and at most 1 or none",
         "least score relative to the full-size network's, above 0 and at most 1; 0.95 without a budget",
     ),
-    "bits_per_weight": Setting("whole number", "bits of a stored weight: 32, 16 (half precision) or 8 (int8 kernels)"),
-    "count": Setting("text", "what a disk budget counts beside the file: `parameters`, or `weights` (kernels alone)"),
+    "bits_per_weight": Setting(
+        "whole number", "bits of a stored weight: 32, 16 (half precision) or 8 (int8 kernels)", (8, 16, 32, 64)
+    ),
+    "count": Setting(
+        "text",
+        "what a disk budget counts beside the file: `parameters`, or `weights` (kernels alone)",
+        ("parameters", "weights"),
+    ),
     # the data
     "held_out_by": Setting(
         "text",
         "what is held out of training together where no test image has a label: `subject`, `file_name` (up to the "
         "first underscore), `image`, or `auto` (subjects if the list names them)",
+        ("auto", "subject", "file_name", "image"),
     ),
     "label_values": Setting("settings or none", "class of each value in the labels, such as `{0: 0, 255: 1}`"),
     "spacing": Setting(
@@ -56,48 +67,65 @@ SETTINGS: dict[str, Setting] = {
     "allocation": Setting("text", "rule by which stages share: `taper`, or `complexity` (the paper's)"),
     "law": Setting("text", "law that predicts the score: `calibrated`, `paper`, or the file of one of your own"),
     "measure": Setting("text or none", "measure of complexity; by default the one that the law holds for"),
-    "scales": Setting("list", "subsampling factors at which complexity is measured"),
+    "scales": Setting(
+        "list of at least one whole number from 1", "subsampling factors at which complexity is measured"
+    ),
     "measure_settings": Setting("settings", "settings of the measure"),
     "widths": Setting(
         "settings or none", "where an unknown network holds its widths: `{argument: ..., scales: [...]}`"
     ),
-    "input_shape": Setting("list or none", "shape (B, C, H, W[, D]) for which sizes are stated"),
-    "channels": Setting("list", "channels of each stage of the full-size network"),
-    "full_size_score": Setting("number or none", "score of the full-size network, where it is known"),
+    "input_shape": Setting(
+        "list of at least one whole number from 1 or none", "shape (B, C, H, W[, D]) for which sizes are stated"
+    ),
+    "channels": Setting("list of at least one whole number from 1", "channels of each stage of the full-size network"),
+    "full_size_score": Setting(
+        "number above 0 and at most 1 or none", "score of the full-size network, where it is known"
+    ),
     # how it is trained
-    "max_epochs": Setting("whole number", "number of epochs"),
-    "epoch_length": Setting("whole number", "number of steps of an epoch"),
-    "batch_size": Setting("whole number", "number of patches of a step"),
-    "patch_size": Setting("list", "size of a patch in pixels or voxels"),
-    "overlap": Setting("number", "overlap of the patches in which a whole image is segmented, as a share"),
-    "learning_rate": Setting("number", "highest learning rate"),
-    "warmup_steps": Setting("whole number", "number of steps over which the learning rate rises"),
-    "lambda_dice": Setting("number", "weight of the Dice loss beside cross-entropy"),
-    "precision": Setting("text", "precision of training: `float32`, `bfloat16` or `float16`"),
-    "seed": Setting("whole number", "seed of the training"),
-    "val_interval": Setting("whole number", "number of epochs from one validation to the next"),
-    "cache_rate": Setting("number", "share of the training images that are kept in memory"),
-    "num_workers": Setting("whole number", "number of processes that load images"),
+    "max_epochs": Setting("whole number from 1", "number of epochs"),
+    "epoch_length": Setting("whole number from 1", "number of steps of an epoch"),
+    "batch_size": Setting("whole number from 1", "number of patches of a step"),
+    "patch_size": Setting("list of at least one whole number from 1", "size of a patch in pixels or voxels"),
+    "overlap": Setting(
+        "number from 0 to 1", "overlap of the patches in which a whole image is segmented, as a share"
+    ),
+    "learning_rate": Setting("number above 0", "highest learning rate"),
+    "warmup_steps": Setting("whole number from 0", "number of steps over which the learning rate rises"),
+    "lambda_dice": Setting("number from 0", "weight of the Dice loss beside cross-entropy"),
+    "precision": Setting(
+        "text", "precision of training: `float32`, `bfloat16` or `float16`", ("float32", "bfloat16", "float16")
+    ),
+    "seed": Setting("whole number from 0", "seed of the training"),
+    "val_interval": Setting("whole number from 1", "number of epochs from one validation to the next"),
+    "cache_rate": Setting("number from 0 to 1", "share of the training images that are kept in memory"),
+    "num_workers": Setting("whole number from 0", "number of processes that load images"),
     "training": Setting("settings", "further settings of train.yaml, by their ids"),
     "recipe": Setting("settings", "settings of train.yaml, by their ids, for each training run"),
     # measuring, calibrating, comparing
     "table": Setting("path", "CSV file of the complexity of each image"),
-    "tolerance": Setting("number or none", "largest half-width of the mean's 95 % interval, as a share of the mean"),
-    "n_jobs": Setting("whole number or none", "number of processes"),
+    "tolerance": Setting(
+        "number above 0 or none", "largest half-width of the mean's 95 % interval, as a share of the mean"
+    ),
+    "n_jobs": Setting("whole number other than 0 or none", "number of processes"),
     "backend": Setting("text or none", "joblib backend: `dask` or `ray` on a cluster"),
     "pictures": Setting("True or False", "whether pictures are drawn"),
     "dataset_dirs": Setting("list", "folders of the data sets"),
-    "multipliers": Setting("list", "channels per channel of the full-size network, of each training run"),
-    "seeds": Setting("list", "seeds of the training runs"),
+    "multipliers": Setting(
+        "list of at least one number above 0 and at most 1",
+        "channels per channel of the full-size network, of each training run",
+    ),
+    "seeds": Setting("list of at least one whole number from 0", "seeds of the training runs"),
     "measures": Setting("list", "measures of complexity that are tried"),
-    "metric": Setting("text", "score that the law predicts: `f1` or `iu`"),
+    "metric": Setting("text", "score that the law predicts: `f1` or `iu`", ("f1", "iu")),
     "curvature": Setting("number or none", "curvature of the law, 0 for the paper's line; none to fit it"),
-    "omegas": Setting("list", "shares of image complexity that are tried in its mix with the label's"),
+    "omegas": Setting(
+        "list of numbers from 0 to 1", "shares of image complexity that are tried in its mix with the label's"
+    ),
     "source": Setting("text", "origin of the law, as its predictions name it"),
     "methods": Setting("list", "methods to compare"),
-    "budgets_bytes": Setting("list", "budgets for the file of weights, in bytes"),
-    "budgets_macs": Setting("list", "budgets for the multiply-adds of a patch"),
-    "floors": Setting("list", "least scores relative to the full-size network's"),
+    "budgets_bytes": Setting("list of whole numbers from 1", "budgets for the file of weights, in bytes"),
+    "budgets_macs": Setting("list of whole numbers from 1", "budgets for the multiply-adds of a patch"),
+    "floors": Setting("list of numbers above 0 and at most 1", "least scores relative to the full-size network's"),
     "plan_file": Setting("path", "file of the plan"),
     "plan_dir": Setting("path", "folder of the plan and of the weights within the budget"),
     "save_execute_config": Setting("any", "MONAI's setting of experiment tracking"),
@@ -108,14 +136,43 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
-KINDS = {
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _whole_from(least: int) -> Callable[[Any], bool]:
+    return lambda value: _is_whole(value) and value >= least
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 < value <= 1
+
+
+def _list_of(is_one: Callable[[Any], bool], least: int = 0) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, (list, tuple)) and len(value) >= least and all(map(is_one, value))
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {
     "any": lambda value: True,
     "path": lambda value: hasattr(value, "__fspath__") or (isinstance(value, str) and value != ""),
     "text": lambda value: isinstance(value, str) or hasattr(value, "__fspath__"),
     "number": _is_number,
-    "whole number": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "number from 0": lambda value: _is_number(value) and value >= 0,
+    "number from 0 to 1": lambda value: _is_number(value) and 0 <= value <= 1,
+    "number above 0": lambda value: _is_number(value) and value > 0,
+    "number above 0 and at most 1": _is_share,
+    "whole number": _is_whole,
+    "whole number from 0": _whole_from(0),
+    "whole number from 1": _whole_from(1),
+    "whole number other than 0": lambda value: _is_whole(value) and value != 0,
     "True or False": lambda value: isinstance(value, bool),
     "list": lambda value: isinstance(value, (list, tuple)),
+    "list of whole numbers from 1": _list_of(_whole_from(1)),
+    "list of at least one whole number from 0": _list_of(_whole_from(0), least=1),
+    "list of at least one whole number from 1": _list_of(_whole_from(1), least=1),
+    "list of numbers from 0 to 1": _list_of(lambda value: _is_number(value) and 0 <= value <= 1),
+    "list of numbers above 0 and at most 1": _list_of(_is_share),
+    "list of at least one number above 0 and at most 1": _list_of(_is_share, least=1),
     "settings": lambda value: isinstance(value, Mapping),
 }
 
@@ -131,25 +188,26 @@ def check_value(name: str, value: Any) -> Any:
         value: the value that was given.
 
     Raises:
-        ValueError: if it is of another kind, or a path holds ``::``, which is what MONAI makes of ``#``.
+        ValueError: if it is of another kind or out of range, or a path holds ``::``, into which MONAI turns ``#``.
 
     >>> check_value("output_dir", 2026), check_value("layerwise", False)
     ('2026', False)
     """
     if name not in SETTINGS or (isinstance(value, str) and value[:1] in ("$", "@", "%")):
         return value
-    kind = SETTINGS[name].kind
+    kind, meaning, choices = SETTINGS[name]
     options = kind.split(" or none")
     if len(options) > 1 and value is None:
         return value
     if options[0] in ("path", "text") and _is_number(value):
         value = str(value)
-    if not KINDS[options[0]](value):
-        allowed = {"path": "a path", "text": "text", "settings": "a dictionary", "list": "a list"}.get(
+    if not KINDS[options[0]](value) or (choices and value not in choices):
+        allowed = {"path": "a path", "text": "text", "settings": "a dictionary"}.get(
             options[0], kind if options[0] == "True or False" else f"a {options[0]}"
         )
+        allowed = f"one of {', '.join(map(str, choices))}" if choices else allowed
         none = " or None" if len(options) > 1 else ""
-        raise ValueError(f"{name} must be {allowed}{none}, got {value!r}: it is the {SETTINGS[name].meaning}.")
+        raise ValueError(f"{name} must be {allowed}{none}, got {value!r}: it is the {meaning}.")
     if options[0] == "path" and isinstance(value, str) and ("::" in value or "#" in value):
         raise ValueError(
             f"{name} is {value!r}: MONAI reads '#' and '::' in a config as steps into it, so that monai.bundle cannot "
