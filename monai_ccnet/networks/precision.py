@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from typing import Any
 
 import torch
@@ -27,15 +28,19 @@ def at_precision(network: torch.nn.Module, precision: str) -> torch.nn.Module:
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {sorted(PRECISIONS)}, got {precision!r}.")
-    network.__dict__.pop("forward", None)  # what an earlier call put there
+    earlier = network.__dict__.pop("forward", None)
+    own = getattr(earlier, "own_forward", earlier)  # one such as torch.compile's wrapper has
+    if own is not None:
+        network.forward = own
     if precision != "float32":
-        forward, kind = network.forward, PRECISIONS[precision]
+        kind = PRECISIONS[precision]
 
-        @functools.wraps(forward)
-        def cast_forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        @functools.wraps(type(network).forward)
+        def cast_forward(self: torch.nn.Module, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             with torch.autocast(x.device.type, kind):
-                output = forward(x, *args, **kwargs)
+                output = own(x, *args, **kwargs) if own else type(self).forward(self, x, *args, **kwargs)
             return output.float() if isinstance(output, torch.Tensor) else [each.float() for each in output]
 
-        network.forward = cast_forward
+        cast_forward.own_forward = own  # type: ignore[attr-defined]
+        network.forward = types.MethodType(cast_forward, network)  # a copy of the network binds it to itself
     return network

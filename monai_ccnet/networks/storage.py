@@ -22,6 +22,7 @@ __all__ = [
     "quantized",
     "reads_int8",
     "save_weights",
+    "unwrapped",
     "written_bytes",
 ]
 
@@ -41,7 +42,7 @@ def save_weights(
     """Write a network's plain state dict, atomically, and return the bytes of the file.
 
     Args:
-        network: network to save; if it is wrapped for several processes, its inner network is saved.
+        network: network to save; of a wrapped one its inner network, see :func:`unwrapped`.
         path: path of the file to write, such as ``model.pt``.
         bits_per_weight: 32 or 64 store float32. 16 stores ``half``; ``load_state_dict`` casts back. 8 stores each
             kernel as int8 (:func:`quantized`) and the scales of all of them in one more tensor; :func:`load_weights`
@@ -51,8 +52,7 @@ def save_weights(
     Raises:
         ValueError: if a number is not finite, or beyond the range of the type it is to be stored in.
     """
-    if isinstance(network, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
-        network = network.module
+    network = unwrapped(network)
     state = stored_state(network, bits_per_weight, half)
     for (name, tensor), stored in zip(network.state_dict().items(), state.values(), strict=False):
         if not tensor.isfinite().all():
@@ -70,13 +70,24 @@ def save_weights(
     return os.path.getsize(path)
 
 
+def unwrapped(network: torch.nn.Module) -> torch.nn.Module:
+    """Return the network within the wrappers of ``torch.compile``, DataParallel and DistributedDataParallel, if any."""
+    while True:
+        if isinstance(network, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+            network = network.module
+        elif isinstance(inner := getattr(network, "_orig_mod", None), torch.nn.Module):  # of torch.compile
+            network = inner
+        else:
+            return network
+
+
 def load_weights(network: torch.nn.Module, path: str | os.PathLike) -> torch.nn.Module:
     """Load what :func:`save_weights` wrote, at any number of bits, into a network of the same config; no code is run.
 
     Returns:
         The network, changed in place.
     """
-    reads_int8(network).load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    reads_int8(unwrapped(network)).load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return network
 
 

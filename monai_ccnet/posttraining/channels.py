@@ -12,12 +12,16 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from monai_ccnet.networks.memory import on_meta
 
-__all__ = ["ChannelGroup", "Place", "follow_channels"]
+__all__ = ["ChannelGroup", "Place", "check_plain", "follow_channels"]
 
 # Names of torch's functions without their underscores. Homogeneous and curved ones keep channels in place; homogeneous
 # ones also scale their output as their input is scaled by a number above 0.
@@ -78,6 +82,43 @@ class ChannelGroup:
         return len(self.places[0].positions)
 
 
+_REMEDIES = {
+    WeightNorm: ("weight_norm", "torch.nn.utils.remove_weight_norm(layer)"),
+    SpectralNorm: ("spectral_norm", "torch.nn.utils.remove_spectral_norm(layer)"),
+    BasePruningMethod: ("a mask of torch.nn.utils.prune", "torch.nn.utils.prune.remove(layer, name)"),
+}
+
+
+def check_plain(network: torch.nn.Module, allowed: tuple[type[torch.nn.Module], ...] = ()) -> None:
+    """Refuse a network with layers that calculate their weights from other tensors, which removing channels would miss.
+
+    Args:
+        network: any network.
+        allowed: parametrizations that do no harm.
+
+    Raises:
+        ValueError: with the name of the first such layer, what it has, and how to remove it.
+    """
+    for layer, module in network.named_modules():
+        for what, remedy in _calculated(module, allowed):
+            raise ValueError(
+                f"layer {layer!r} of the network has {what}, so its weights are calculated from other tensors: remove "
+                f"that from each such layer first, by {remedy}."
+            )
+
+
+def _calculated(module: torch.nn.Module, allowed: tuple[type[torch.nn.Module], ...]) -> Iterator[tuple[str, str]]:
+    """Yield what calculates tensors of a layer, and the call that removes it."""
+    if parametrize.is_parametrized(module):
+        for name, steps in module.parametrizations.items():  # type: ignore[union-attr, operator]
+            if not all(isinstance(step, allowed) for step in steps):
+                kind = type(steps[0]).__name__.strip("_")
+                remedy = f"torch.nn.utils.parametrize.remove_parametrizations(layer, {name!r})"
+                yield f"the parametrization {kind}", remedy
+    for hook in module._forward_pre_hooks.values():
+        yield from (found for hook_type, found in _REMEDIES.items() if isinstance(hook, hook_type))
+
+
 def follow_channels(network: torch.nn.Module, input_shape: Sequence[int]) -> list[ChannelGroup]:
     """Return the groups of channels that can be removed from a network, in the order in which they are made.
 
@@ -91,14 +132,15 @@ def follow_channels(network: torch.nn.Module, input_shape: Sequence[int]) -> lis
         input_shape: shape of an input that the network can take, ``(B, C, H, W[, D])``.
 
     Raises:
-        ValueError: if the network cannot take an input of this shape, or no channel can be removed; the message names
-            the operations that hold them.
+        ValueError: if the network cannot take an input of this shape, no channel can be removed (the message names
+            the operations that hold them), or a layer calculates its weights from others (:func:`check_plain`).
 
     >>> first, second = torch.nn.Conv2d(1, 5, 3), torch.nn.Conv2d(5, 2, 1)
     >>> (group,) = follow_channels(torch.nn.Sequential(first, torch.nn.ReLU(), second), (1, 1, 8, 8))
     >>> len(group), [(place.layer, place.side) for place in group.places]
     (5, [('0', 'out'), ('2', 'in')])
     """
+    check_plain(network)
     training = network.training
     shapes, image = on_meta(network).eval(), torch.empty(tuple(input_shape), device="meta")
     with torch.no_grad(), contextlib.ExitStack() as stack, _Follower(image) as follower:

@@ -14,7 +14,7 @@ from monai_ccnet.networks.building import build_network
 from monai_ccnet.networks.memory import copy_of, on_meta
 from monai_ccnet.networks.storage import float_state
 from monai_ccnet.networks.widths import default_input_shape
-from monai_ccnet.posttraining.channels import ChannelGroup
+from monai_ccnet.posttraining.channels import ChannelGroup, check_plain
 
 __all__ = ["filters_of", "load_pruned", "without_channels"]
 
@@ -30,8 +30,9 @@ def without_channels(
         removed: indices of the channels to remove from each group, counted from 0.
 
     Raises:
-        ValueError: if a group would have no channel left.
+        ValueError: if a group would have no channel left, or a layer calculates its weights from others.
     """
+    check_plain(network)
     gone: dict[tuple[str, str], set[int]] = defaultdict(set)
     for group, channels in zip(groups, removed, strict=True):
         if len(set(channels)) >= len(group):

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from monai_ccnet.networks.memory import copy_of
-from monai_ccnet.posttraining.channels import ChannelGroup
+from monai_ccnet.posttraining.channels import ChannelGroup, check_plain
 from monai_ccnet.posttraining.cutting import filters_of, without_channels
 
 __all__ = ["Merge", "most_similar", "without_channels_merged"]
@@ -56,6 +56,7 @@ def without_channels_merged(
             "similarity_weight must lie in [0, 1] and least_similarity in [-1, 1], got "
             f"{similarity_weight!r} and {least_similarity!r}."
         )
+    check_plain(network)
     merged = copy_of(network)
     for group, channels in zip(groups, removed, strict=True):
         merges: list[Merge] = []

@@ -20,7 +20,8 @@ from monai.utils import optional_import
 from torch.nn.utils import parametrize
 
 from monai_ccnet.files import atomically
-from monai_ccnet.networks.storage import dequantized, kernel_axes, quantized
+from monai_ccnet.networks.storage import dequantized, kernel_axes, quantized, unwrapped
+from monai_ccnet.posttraining.channels import check_plain
 
 onnx, _ = optional_import("onnx")
 onnx_quantization, _ = optional_import("onnxruntime.quantization")
@@ -35,11 +36,13 @@ def quantize_weights(network: torch.nn.Module) -> torch.nn.Module:
     ``save_weights(network, path, bits_per_weight=8)`` and ``load_weights``; that file is a little smaller.
 
     Args:
-        network: a trained network; the copy is in eval mode and has no gradients.
+        network: a trained network, of a wrapped one the inner network; the copy is in eval mode and has no gradients.
 
     Raises:
-        ValueError: if it has no kernels.
+        ValueError: if it has no kernels, or layers with weight_norm, spectral_norm or another parametrization.
     """
+    network = unwrapped(network)
+    check_plain(network, allowed=(_Int8,))
     network = copy.deepcopy(network).eval().requires_grad_(False)
     for name, axis in kernel_axes(network).items():
         module = network.get_submodule(name.rpartition(".")[0])
@@ -57,7 +60,7 @@ def quantize_dynamic(network: torch.nn.Module) -> torch.nn.Module:
     smaller but not faster; for speed use :func:`quantize_onnx`.
 
     Args:
-        network: a trained network; the copy is in eval mode and has no gradients.
+        network: a trained network, of a wrapped one the inner network; the copy is in eval mode and has no gradients.
 
     Raises:
         ValueError: if it has no kernels.

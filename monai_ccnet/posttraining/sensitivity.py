@@ -15,6 +15,7 @@ from monai_ccnet.constraints.plan import CompressionPlan
 from monai_ccnet.files import csv_rows
 from monai_ccnet.networks.building import build_network
 from monai_ccnet.networks.size import kernel_weights
+from monai_ccnet.networks.storage import unwrapped
 from monai_ccnet.posttraining.channels import follow_channels
 from monai_ccnet.posttraining.pruning import prune_share
 from monai_ccnet.values import Value
@@ -82,6 +83,7 @@ def layer_sensitivity(
     """
     if draws < 1 or not 0 < share < 1:
         raise ValueError(f"draws must be at least 1 and share in (0, 1), got {draws!r} and {share!r}.")
+    network = unwrapped(network)
     groups = {group.layers[0]: group for group in follow_channels(network, input_shape)}
     wanted = list(groups) if layers is None else list(layers)
     if unknown := [layer for layer in wanted if layer not in groups]:

@@ -1,5 +1,7 @@
 """Precision: the arithmetic changes, the weights and the kind of the output do not."""
 
+import copy
+
 import pytest
 import torch
 
@@ -20,6 +22,35 @@ def test_bfloat16_is_near_float32(network_class, training):
     torch.testing.assert_close(output, expected, atol=0.3, rtol=0.1)
     output.sum().backward()
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in network.parameters())
+
+
+def test_a_copy_calculates_with_its_own_weights():
+    network, image = at_precision(PlainUNet(channels=(4, 8)), "bfloat16").eval(), torch.randn(1, 1, 16, 16)
+    other = copy.deepcopy(network)
+    other.head.weight.data.zero_()
+    other.head.bias.data.fill_(3)
+    assert other(image).eq(3).all()
+    assert at_precision(other, "float32")(image).eq(3).all()
+    assert not network(image).eq(3).any()
+
+
+def test_a_compiled_network_stays_compiled():
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    network, image = torch.compile(PlainUNet(channels=(4, 8)).eval(), backend=backend), torch.randn(1, 1, 16, 16)
+    with torch.no_grad():
+        expected = network(image)
+        for precision in ("float32", "bfloat16", "float32"):
+            torch._dynamo.reset()
+            graphs.clear()
+            output = at_precision(network, precision)(image)
+            assert graphs
+            assert output.dtype == torch.float32
+            assert output.equal(expected) == (precision == "float32")
 
 
 def test_another_precision_is_refused():

@@ -99,6 +99,21 @@ def test_copies_pickles_and_wrapped_networks_read_int8(tmp_path):
         build_network({**UNET, "channels": [6, 9]}).load_state_dict(state)
 
 
+def test_wrappers_leave_no_trace_in_the_file(tmp_path):
+    network = build_network(UNET)
+    compiled = torch.compile(network, backend="eager")
+    for wrapped in (compiled, torch.nn.DataParallel(network), torch.nn.DataParallel(compiled)):
+        for bits in (8, 32):
+            assert save_weights(wrapped, tmp_path / "model.pt", bits) == file_bytes(UNET, bits)
+        other = copy.deepcopy(wrapped)
+        for tensor in other.state_dict().values():
+            tensor.zero_()
+        assert load_weights(other, tmp_path / "model.pt") is other
+        for loaded in (other, load_weights(build_network(UNET), tmp_path / "model.pt")):
+            for mine, its in zip(network.state_dict().values(), loaded.state_dict().values(), strict=True):
+                assert mine.equal(its)
+
+
 def test_bfloat16_keeps_what_float16_cannot(tmp_path):
     network = build_network(UNET)
     network.encoder[0][0].adn.N.running_var.fill_(1e6)

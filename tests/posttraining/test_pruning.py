@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils import prune as torch_prune
 
 from monai_ccnet.constraints import AccuracyFloor, ComputeBudget, DiskBudget, InfeasibleConstraintError, MemoryBudget
@@ -16,10 +17,13 @@ from monai_ccnet.posttraining import (
     IMPORTANCES,
     channel_importance,
     follow_channels,
+    layer_sensitivity,
     load_pruned,
     prune,
     prune_share,
+    quantize_weights,
     without_channels,
+    without_channels_merged,
 )
 
 NETS = "monai.networks.nets."
@@ -331,3 +335,60 @@ def test_refusals():
         load_pruned({**UNET, "channels": [4, 4, 4]}, network.state_dict())
     with pytest.raises(ValueError, match="only one of them has"):
         load_pruned(NETWORKS["UCUNet"], network.state_dict())
+
+
+def _two_convolutions():
+    return torch.nn.Sequential(torch.nn.Conv2d(1, 6, 3), torch.nn.ReLU(), torch.nn.Conv2d(6, 2, 1)).eval()
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_wrapped_network_is_pruned_as_its_inner_one(merge):
+    network, image = _two_convolutions(), torch.randn(1, 1, 8, 8)
+    expected = prune_share(network, 0.5, input_shape=image.shape, merge=merge)(image)
+    compiled = torch.compile(network, backend="eager")
+    for wrapped in (torch.nn.DataParallel(network), compiled, torch.nn.DataParallel(compiled)):
+        assert prune_share(wrapped, 0.5, input_shape=image.shape, merge=merge)(image).equal(expected)
+        pruned = prune(wrapped, DiskBudget(2600), input_shape=image.shape, importance="l1", merge=merge)
+        assert [type(layer) for layer in pruned] == [type(layer) for layer in network]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (parametrizations.weight_norm, r"the parametrization WeightNorm.*remove_parametrizations\(layer, 'weight'\)"),
+        (
+            parametrizations.spectral_norm,
+            r"the parametrization SpectralNorm.*parametrize\.remove_parametrizations",
+        ),
+        (torch.nn.utils.weight_norm, r"weight_norm.*torch\.nn\.utils\.remove_weight_norm\(layer\)"),
+        (torch.nn.utils.spectral_norm, r"spectral_norm.*torch\.nn\.utils\.remove_spectral_norm\(layer\)"),
+        (
+            lambda layer: torch_prune.l1_unstructured(layer, "weight", 0.3),
+            r"a mask of torch\.nn\.utils\.prune.*torch\.nn\.utils\.prune\.remove\(layer, name\)",
+        ),
+    ],
+)
+def test_layers_that_calculate_their_weights_are_refused_by_name(change, words):
+    network, shape = _two_convolutions(), (1, 1, 8, 8)
+    groups = follow_channels(network, shape)
+    change(network[0])
+    for call in (
+        lambda: prune_share(network, 0.5, input_shape=shape),
+        lambda: prune_share(network, 0.5, input_shape=shape, merge=True),
+        lambda: prune(network, DiskBudget(2600), input_shape=shape, importance="l1"),
+        lambda: without_channels(network, groups, [[0]]),
+        lambda: without_channels_merged(network, groups, [[0]]),
+        lambda: quantize_weights(network),
+        lambda: layer_sensitivity(network, lambda _: 1.0, input_shape=shape),
+    ):
+        with pytest.raises(ValueError, match=rf"layer '0' of the network has {words}"):
+            call()
+
+
+def test_without_its_parametrization_a_network_is_pruned():
+    network, image = _two_convolutions(), torch.randn(1, 1, 8, 8)
+    parametrizations.weight_norm(network[0])
+    parametrize.remove_parametrizations(network[0], "weight")
+    assert prune_share(network, 0.5, input_shape=image.shape)[0].out_channels == 3
+    with pytest.raises(ValueError, match=r"layer '0' .* the parametrization Int8"):
+        prune_share(quantize_weights(network), 0.5, input_shape=image.shape)
