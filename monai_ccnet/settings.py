@@ -86,9 +86,7 @@ SETTINGS: dict[str, Setting] = {
     "epoch_length": Setting("whole number from 1", "number of steps of an epoch"),
     "batch_size": Setting("whole number from 1", "number of patches of a step"),
     "patch_size": Setting("list of at least one whole number from 1", "size of a patch in pixels or voxels"),
-    "overlap": Setting(
-        "number from 0 to 1", "overlap of the patches in which a whole image is segmented, as a share"
-    ),
+    "overlap": Setting("number from 0 to 1", "overlap of the patches in which a whole image is segmented, as a share"),
     "learning_rate": Setting("number above 0", "highest learning rate"),
     "warmup_steps": Setting("whole number from 0", "number of steps over which the learning rate rises"),
     "lambda_dice": Setting("number from 0", "weight of the Dice loss beside cross-entropy"),
