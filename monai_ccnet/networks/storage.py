@@ -84,11 +84,70 @@ def unwrapped(network: torch.nn.Module) -> torch.nn.Module:
 def load_weights(network: torch.nn.Module, path: str | os.PathLike) -> torch.nn.Module:
     """Load what :func:`save_weights` wrote, at any number of bits, into a network of the same config; no code is run.
 
+    Args:
+        network: network of that config, also a wrapped one (:func:`unwrapped`).
+        path: path of the file.
+
     Returns:
         The network, changed in place.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no file of weights, or holds those of another network, or some that are not finite.
     """
-    reads_int8(unwrapped(network)).load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    state, inner = _read_state(path), reads_int8(unwrapped(network))
+    for name, tensor in state.items():
+        if isinstance(tensor, torch.Tensor) and not tensor.isfinite().all():
+            raise ValueError(
+                f"{os.fspath(path)}: {name} holds numbers that are not finite: the training run diverged, train again."
+            )
+    try:
+        inner.load_state_dict(state)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        reason = "; ".join(_differences(inner.state_dict(), state)) or str(error)
+        raise ValueError(
+            f"{os.fspath(path)} holds the weights of another network than this {type(inner).__name__}: {reason}. Build "
+            "the network of the config, or of the plan, with which they were trained."
+        ) from error
     return network
+
+
+def _read_state(path: str | os.PathLike) -> dict[str, Any]:
+    """Return the state dict of a file."""
+    name, remedy = os.fspath(path), "give a file that save_weights wrote, such as the model.pt of a training run"
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"there is no file {name}: {remedy}.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise
+    except Exception as error:  # torch passes on the errors of pickle, zip and its own reader
+        raise ValueError(
+            f"{name} ({os.path.getsize(path):,} bytes) is no file of weights, or was cut off, or holds more than "
+            f"tensors: {remedy}."
+        ) from error
+    if not isinstance(state, Mapping) or not state:
+        empty = "" if not isinstance(state, Mapping) else " without entries"
+        raise ValueError(f"{name} holds no state dict but a value of type {type(state).__name__}{empty}: {remedy}.")
+    for key, tensor in state.items():
+        if not isinstance(tensor, torch.Tensor) and not str(key).endswith("_extra_state"):
+            raise ValueError(
+                f"{name} holds no state dict: its entry {key!r} is no tensor but of type {type(tensor).__name__}. Of a "
+                "checkpoint save the state dict of the network alone, as by save_weights."
+            )
+    return dict(state)
+
+
+def _differences(mine: Mapping[str, Any], its: Mapping[str, Any]) -> list[str]:
+    """Return in words the first three keys or shapes in which the state dict of a file differs from a network's."""
+    words = [f"the file lacks {name}" for name in mine if name not in its]
+    words += [f"the network has no {name}" for name in its if name not in mine and name != _SCALES]
+    for name in mine:
+        if name in its and its[name].shape != mine[name].shape:
+            words.append(
+                f"{name} has shape {tuple(its[name].shape)} in the file, {tuple(mine[name].shape)} in the network"
+            )
+    return words[:3]
 
 
 def reads_int8(network: torch.nn.Module) -> torch.nn.Module:
@@ -205,15 +264,19 @@ def float_state(network: torch.nn.Module, state_dict: Mapping[str, Any], prefix:
         prefix: prefix of the network's names in the state dict.
 
     Raises:
-        ValueError: if there are more or fewer scales than output channels.
+        ValueError: if there are more or fewer scales than output channels, or int8 kernels without any.
     """
     state = dict(state_dict)
     scales = state.pop(prefix + _SCALES, None)
-    if scales is None:
-        return state
     axes = {prefix + name: axis for name, axis in kernel_axes(network).items()}
     stored = {name: axes[name] for name, each in state.items() if name in axes and each.dtype == torch.int8}
     counts = [state[name].shape[axis] for name, axis in stored.items()]
+    if scales is None:
+        if stored:
+            raise ValueError(
+                f"kernels such as {next(iter(stored))} are int8, and their scales, {_SCALES}, are missing."
+            )
+        return state
     if sum(counts) != len(scales):
         raise ValueError(f"the kernels have {sum(counts)} output channels, the file has {len(scales)} int8 scales.")
     for (name, axis), its_scales in zip(stored.items(), scales.split(counts), strict=True):

@@ -134,3 +134,83 @@ def test_refusals(tmp_path):
         with pytest.raises(ValueError, match=r"head\.weight holds numbers that are not finite"):
             save_weights(network, tmp_path / "model.pt", bits)
     assert not (tmp_path / "model.pt").exists()
+
+
+def _saved(what):
+    def write(path):
+        torch.save(what(), path)
+
+    return write
+
+
+def _truncated(path):
+    save_weights(build_network(UNET), path)
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def _wider(path):
+    save_weights(build_network({**UNET, "channels": [6, 9, 13]}), path)
+
+
+def _deeper(path):
+    save_weights(build_network({**UNET, "channels": [6, 9, 12, 12]}), path)
+
+
+def _without_scales(path):
+    save_weights(build_network(UNET), path, 8)
+    torch.save({k: v for k, v in torch.load(path, weights_only=True).items() if k != "int8_scales"}, path)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: path.write_bytes(b""), r"\(0 bytes\) is no file of weights, or was cut off.*save_weights wrote"),
+        (lambda path: path.write_text("<html>"), r"\(6 bytes\) is no file of weights"),
+        (_truncated, r"\(5,000 bytes\) is no file of weights, or was cut off"),
+        (_saved(lambda: build_network(UNET)), "holds more than tensors"),
+        (lambda path: torch.jit.script(build_network(UNET)).save(path), "is no file of weights"),
+        (_saved(lambda: [torch.zeros(1)]), "holds no state dict but a value of type list"),
+        (_saved(lambda: torch.zeros(1)), "holds no state dict but a value of type Tensor"),
+        (_saved(dict), "holds no state dict but a value of type dict without entries"),
+        (
+            _saved(lambda: {"model": build_network(UNET).state_dict()}),
+            "entry 'model' is no tensor but of type OrderedDict",
+        ),
+        (_wider, r"another network than this PlainUNet: encoder\.2\.0\.conv\.weight has shape \(13, 9, 3, 3\) in the"),
+        (
+            _deeper,
+            r"another network than this PlainUNet: (the network has no [\w.]+; ){2}the network has no [\w.]+\. Build",
+        ),
+        (
+            _saved(lambda: {"a": torch.zeros(1)}),
+            r": (the file lacks [\w.]+; ){2}the file lacks encoder\.0\.0\.\S+\. Build",
+        ),
+        (
+            _without_scales,
+            r"kernels such as encoder\.0\.0\.conv\.weight are int8, and their scales, int8_scales, are missing",
+        ),
+        (
+            _saved(lambda: {**build_network(UNET).state_dict(), "head.bias": torch.tensor([0, torch.nan])}),
+            r"head\.bias holds numbers that are not finite.*train again",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_is_named_with_what_to_do(write, message, tmp_path):
+    write(tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=rf"(?s)^\S*model\.pt.*{message}"):
+        load_weights(build_network(UNET), tmp_path / "model.pt")
+
+
+def test_a_missing_file_is_named_and_no_code_is_run(tmp_path):
+    for path in (tmp_path / "model.pt", tmp_path):
+        with pytest.raises(FileNotFoundError, match=rf"there is no file {path}: give a file that save_weights wrote"):
+            load_weights(build_network(UNET), path)
+
+    class Harm:
+        def __reduce__(self):
+            return (tmp_path / "harm").mkdir, ()
+
+    (tmp_path / "model.pt").write_bytes(pickle.dumps({"head.bias": Harm()}))
+    with pytest.raises(ValueError, match="holds more than tensors"):
+        load_weights(build_network(UNET), tmp_path / "model.pt")
+    assert not (tmp_path / "harm").exists()
