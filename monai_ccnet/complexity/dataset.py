@@ -252,9 +252,10 @@ def _files(path: str) -> list[str]:
     return sorted(entry.path for entry in os.scandir(path) if entry.is_file()) if os.path.isdir(path) else [path]
 
 
-def _with_channel(image: Any) -> np.ndarray:
-    array = as_array(image)
-    return array[None] if array.ndim == 2 else array
+def _with_channel(image: Any) -> Any:
+    """Return an image with its channels first; a tensor keeps its place in the world."""
+    image = image if hasattr(image, "detach") else np.asarray(image)
+    return image[None] if image.ndim == 2 else image
 
 
 def _as_list(image: Any) -> list[Any]:

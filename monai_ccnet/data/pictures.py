@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 __all__ = ["RefusedError", "read_picture"]
 
 _MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "YCbCr"}
-_ORIENTATION, _BITS, _SAMPLES, _SAMPLE_FORMAT = 274, 258, 277, 339  # tags of EXIF and TIFF
+_ORIENTATION, _BITS, _SAMPLES, _PLANES, _SAMPLE_FORMAT = 274, 258, 277, 284, 339  # tags of EXIF and TIFF
 _BY_FORMAT = {1: "u", 2: "i", 3: "f", 5: "c", 6: "c"}  # kind of number by TIFF's SampleFormat
 _SPREAD = {"L;2": 85, "L;4": 17}  # by which Pillow spreads the values of few bits over 0..255
 _LOSSY = {"JPEG", "MPO", "JPEG2000", "WEBP"}
@@ -47,10 +47,10 @@ def read_picture(path: Path, label: bool = False) -> tuple[np.ndarray, str]:
         if opened.mode not in _MODES:
             raise RefusedError(f"it has the mode {opened.mode}: convert it to greyscale or RGB")
         header, stored = f"{opened.format}, {opened.mode}", _stored(opened)
-        turn = int(opened.getexif().get(_ORIENTATION, 1))
         pixels = _decoded(opened, path, stored, label)
+        turn = 1 if opened.format == "TIFF" else int(opened.getexif().get(_ORIENTATION, 1))  # TIFF is turned already
         size = opened.size[::-1]
-    if pixels.shape[:2] != size:
+    if pixels.shape[:2] not in (size, size[::-1]):  # TIFF may be turned
         raise RefusedError(f"it has {size[1]} x {size[0]} pixels by its header, and {pixels.shape[1::-1]} were decoded")
     pixels = _without_alpha(pixels)
     if pixels.ndim == 3 and (label or "P" in header.split(", ")[1]) and (pixels == pixels[..., :1]).all():
@@ -97,6 +97,8 @@ def _decoded(opened: Image.Image, path: Path, stored: tuple[np.dtype, int, str],
         if label and raw in _SPREAD:
             pixels = pixels // np.uint8(_SPREAD[raw])
         return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    if getattr(opened, "tag_v2", {}).get(_PLANES, 1) != 1:
+        raise RefusedError(f"it stores its channels of {dtype} in separate planes: save it with interleaved pixels")
     found = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None or found.dtype != dtype or (1 if found.ndim == 2 else found.shape[2]) != channels:
         raise RefusedError(

@@ -65,7 +65,7 @@ class DataReading(Value):
 
     def differences(self, before: DataReading) -> str | None:
         """Return in words what changed since an earlier reading, or ``None`` if nothing did."""
-        if self.digest == before.digest:
+        if (self.dataset, self.digest) == (before.dataset, before.digest):
             return None
         if self.dataset != before.dataset:
             return f"the data set was {before.dataset!r} and is {self.dataset!r}"

@@ -140,7 +140,9 @@ class WriteSegmentations:
 
     def __call__(self, engine: Engine) -> None:
         """Write the segmentations of a batch."""
-        for item, answer in zip(engine.state.batch, engine.state.output, strict=True):  # type: ignore[arg-type]
+        items: Any = engine.state.batch
+        answers: Any = engine.state.output
+        for item, answer in zip(items, answers, strict=True):
             image, path = item["image"], Path(item["segmentation"])
             classes = np.asarray(torch.as_tensor(answer["pred"]).cpu())[0]
             classes = classes.astype(np.uint8 if classes.max() < 256 else np.uint16)
