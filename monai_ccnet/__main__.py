@@ -70,7 +70,7 @@ Every verb of `monai-ccnet` runs the bundle config of its name, and takes these 
 are taken by `python -m monai.bundle run --config_file .../NAME.yaml`. `computed` defaults follow from the data set or
 the machine; the config shows how. Any other id of the configs is a setting too, such as `--network_def::act`. A name
 that no config knows is refused with the nearest one that is known, before anything runs, and so is a value of another
-kind.
+kind or out of range.
 
 This page is written by
 `python -c "from monai_ccnet.__main__ import settings_page; print(settings_page(), end='')" > settings.md`.
@@ -125,6 +125,8 @@ def _run(verb: str, given: dict[str, Any]) -> int:
         workflow.initialize()
         workflow.run()
         workflow.finalize()
+    except SystemExit as end:  # a network that has not learned
+        return int(end.code or 0)
     except Exception as error:
         if options.get("traceback"):
             raise
