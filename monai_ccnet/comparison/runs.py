@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import time
@@ -28,8 +29,10 @@ from monai_ccnet.comparison.methods import (
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.constraints import AccuracyFloor, Budget, InfeasibleConstraintError
 from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.files import read_json, write_json
 from monai_ccnet.networks import build_network, default_input_shape, load_weights, network_def_of
 from monai_ccnet.posttraining import prune
+from monai_ccnet.records import TrialRecord
 from monai_ccnet.training import evaluate_network, run_trial, train_network
 
 __all__ = ["compare"]
@@ -100,27 +103,51 @@ def _prune(
     budget: Budget,
     recipe: dict[str, Any],
 ) -> Rival:
-    """Return the trained full-size network pruned to a budget, fine-tuned and scored; or what an earlier run left."""
+    """Return the trained full-size network pruned to a budget, fine-tuned and scored; or what an earlier run left.
+
+    Raises:
+        ValueError: if the folder holds what came of other data, another recipe or other settings of the method.
+    """
+    full_record = run_trial(bundle_root, full, network_def, **recipe)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
+        if not _is_begun(folder, full, {"method": METHODS[method], "constraint": budget.to_dict()}):
+            (folder / "rival.json").unlink(missing_ok=True)
         if not (folder / "rival.json").exists():
-            _pruned(bundle_root, folder, full, network_def, method, budget, recipe).save(folder / "rival.json")
+            rival = _pruned(bundle_root, folder, full_record, full / "model.pt", method, budget, recipe)
+            rival.save(folder / "rival.json")
         return Rival.load(folder / "rival.json")
+
+
+def _is_begun(folder: Path, full: Path, asked: Mapping[str, Any]) -> bool:
+    """Return whether a folder holds a pruning, and write what is asked for if not; refuse one of something else."""
+    whole = json.loads(json.dumps({**read_json(full / "run.json"), **asked, "stages": {}}))
+    left = folder / "run.json"
+    if not left.exists():
+        write_json(left, whole)
+        return False
+    found = read_json(left)
+    if differing := sorted(key for key in {**found, **whole} if found.get(key) != whole.get(key)):
+        raise ValueError(
+            f"{folder} holds a network of another {', '.join(differing)}: choose another output_dir, or start again "
+            "with --force True."
+        )
+    return True
 
 
 def _pruned(
     bundle_root: str | os.PathLike,
     folder: Path,
-    full: Path,
-    network_def: dict[str, Any],
+    full_record: TrialRecord,
+    weights: Path,
     method: str,
     budget: Budget,
     recipe: dict[str, Any],
 ) -> Rival:
-    full_record = run_trial(bundle_root, full, network_def, **recipe)
+    network_def = full_record.network_def
     start, settings = time.monotonic(), {"share": 0.25, "epochs": 2, "merge": False, **METHODS[method]}
     stored, bits = stored_budget(METHODS[method], budget)
-    network = load_weights(build_network(network_def), full / "model.pt")
+    network = load_weights(build_network(network_def), weights)
     train = ConfigParser()
     train.read_config(str(Path(bundle_root) / "configs" / "train.yaml"))
     train.update({**recipe, "bundle_root": str(bundle_root), "device": "cpu"})
