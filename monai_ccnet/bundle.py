@@ -25,7 +25,15 @@ from monai_ccnet.constraints import (
     least_needed,
     trade_off,
 )
-from monai_ccnet.data import DataReading, DatasetFolder, check_scorable, open_dataset, read_dataset, safe_name
+from monai_ccnet.data import (
+    DataReading,
+    DatasetFolder,
+    check_scorable,
+    load_image,
+    open_dataset,
+    read_dataset,
+    safe_name,
+)
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.files import write_table
 from monai_ccnet.networks import NetworkFamily, save_weights
@@ -232,8 +240,7 @@ def save_run(
     if pictures:
         drawn = {"plan": figures.draw_plan(plan), "trade_off": figures.draw_trade_off(plans, plan)}
         if plan.complexity is not None:
-            shown = data.middle
-            drawn["scales"] = figures.draw_scales(shown["image"], plan.complexity, label=shown.get("label"))
+            drawn["scales"] = _drawn_scales(data, reading, plan.complexity)
         segmented = segment_examples(running_workflow().parser, record.per_image["f1"])
         drawn["overlays"] = figures.draw_overlays({"this plan": segmented})
         for name, figure in drawn.items():
@@ -242,22 +249,33 @@ def save_run(
 
 
 def save_measured(
-    output_dir: str | os.PathLike, data: DatasetFolder, profile: ComplexityProfile, table: str | os.PathLike
+    output_dir: str | os.PathLike,
+    data: DatasetFolder,
+    reading: DataReading,
+    profile: ComplexityProfile,
+    table: str | os.PathLike,
 ) -> None:
     """Draw what ``measure.yaml`` measured.
 
     Args:
         output_dir: folder of the run.
         data: the data set.
+        reading: what was read of it.
         profile: complexity of the data set.
         table: the CSV file with one row an image.
     """
     if not figures.has_matplotlib:
         print(NO_PICTURES)
         return
-    folder, shown = Path(output_dir), data.middle
+    folder = Path(output_dir)
     figures.save_figure(folder / "complexity.png", figures.draw_complexity(profile, table, folder=data.folder))
-    figures.save_figure(folder / "scales.png", figures.draw_scales(shown["image"], profile, label=shown.get("label")))
+    figures.save_figure(folder / "scales.png", _drawn_scales(data, reading, profile))
+
+
+def _drawn_scales(data: DatasetFolder, reading: DataReading, profile: ComplexityProfile) -> Any:
+    shown = data.middle
+    label = load_image(shown["label"], label=True, label_values=reading.label_values)
+    return figures.draw_scales(shown["image"], profile, label=label)
 
 
 def dataset_of(dataset_dir: str | os.PathLike, recipe: Mapping[str, Any]) -> DatasetFolder:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import UnionType
@@ -64,7 +65,7 @@ class Value:
             value = cls(**{name: _decode(content[name]) for name in given_names})
         except (TypeError, AttributeError, LookupError, OverflowError) as error:
             raise ValueError(f"the JSON of a {cls.__name__} holds a field of the wrong type: {error}") from error
-        for name, hint in get_type_hints(cls).items():
+        for name, hint in _hints(cls).items():
             if not _is_of(getattr(value, name), hint):
                 given = repr(content.get(name))
                 raise ValueError(
@@ -182,6 +183,9 @@ def _decode(item: Any) -> Any:
     if isinstance(item, list):
         return [_decode(value) for value in item]
     return item
+
+
+_hints: Callable[[type], dict[str, Any]] = functools.cache(get_type_hints)
 
 
 def _is_of(item: Any, hint: Any) -> bool:

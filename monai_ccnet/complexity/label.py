@@ -41,6 +41,11 @@ def class_indices(label: np.ndarray) -> np.ndarray:
                 f"{label.shape} there is {shown}: give channels of 0 and 255 as label > 0, and of a mask in colours or "
                 "with opacity one channel alone, as label[:1]."
             )
+        if (whole.sum(axis=0) == 1).all():
+            raise ValueError(
+                f"a label with several channels must hold those of the foreground, and in one of shape {label.shape} "
+                "each pixel is in exactly one, as if the background had a channel too: leave that out, as label[1:]."
+            )
         classes = np.where(whole.any(axis=0), 1 + np.argmax(whole, axis=0), 0)
     else:
         classes = whole[0].astype(np.int64)

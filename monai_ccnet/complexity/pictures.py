@@ -157,7 +157,8 @@ def _to_8bit(image: np.ndarray, intensity: str | Sequence[float]) -> np.ndarray:
     if step == 1 and most > 1:
         return image.astype(np.uint8, copy=False)
     low, high = _window(image, intensity, least, most) if step is None else (0, step * (255 if most > step else 1))
-    values = image.astype(np.float32)
+    exact = image.dtype.itemsize <= 2 or image.dtype == np.float32
+    values = image.astype(np.float32 if exact else np.float64)  # float32 has seven digits
     values -= low
     values *= 255 / (high - low) if high > low else 0
     return np.rint(np.clip(values, 0, 255, out=values), out=values).astype(np.uint8)

@@ -57,7 +57,7 @@ def check_datalist(
 
     Each image must be readable and finite, and have as many channels as the first. Each label must be readable, have
     one channel, lie on the grid of its image, and hold only declared values. An unchanged file is not read again by
-    the same process. Items that hold arrays instead of paths are not looked at; if all do, a warning says so.
+    the same process. Items that hold arrays instead of paths are not looked at; a warning says how many.
 
     Args:
         datalist: items with file paths; an item without a label is an image to be segmented.
@@ -79,8 +79,8 @@ def check_datalist(
         for item in items
         if is_file(item.get(image_key)) and (item.get(label_key) is None or is_file(item[label_key]))
     ]
-    if items and not files:
-        warnings.warn(f"none of the {len(items)} items is given as files: nothing was checked.", stacklevel=2)
+    if left := len(items) - len(files):
+        warnings.warn(f"{left} of {len(items)} items are not given as files, and were not checked.", stacklevel=2)
     wanted = [(path, is_label) for pair in files for is_label, path in enumerate(pair) if path is not None]
     facts = iter(
         facts_of([(p, bool(is_label)) for p, is_label in wanted], _whole_name, label_values=label_values, n_jobs=1)
@@ -143,9 +143,7 @@ def _check_label(image: FileFacts, label: FileFacts, names: Sequence[str]) -> No
     if undeclared := sorted(set(label.values) - declared, key=int):
         shown = ", ".join(undeclared[:5]) + (", ..." if len(undeclared) > 5 else "")
         remedy = "correct it, add the missing classes to `labels`, or map its values with --label_values"
-        if "(lossy)" in label.mode:
-            remedy = "its format changes the values that are stored; save masks as PNG, of class numbers"
-        elif set(label.values) <= {"0", "255"} and len(names) == 2:
+        if set(label.values) <= {"0", "255"} and len(names) == 2:
             remedy = 'give --label_values "{0: 0, 255: 1}"'
         raise ValueError(
             f"the label {label.path} holds {shown}, and dataset.json declares 0 to {len(names) - 1}: {remedy}."

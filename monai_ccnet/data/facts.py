@@ -15,7 +15,7 @@ from joblib import Parallel, delayed
 from nibabel.orientations import apply_orientation, io_orientation
 from tqdm.auto import tqdm
 
-from monai_ccnet.data.images import Stored, as_paths, grid_words, orientation, read_stored
+from monai_ccnet.data.images import Stored, as_label_values, as_paths, grid_words, orientation, read_stored
 from monai_ccnet.files import file_digest
 from monai_ccnet.values import Value
 
@@ -94,7 +94,7 @@ def facts_of(
         relative: gives the name for the path.
         label_values: number of the class for each value in a label.
         known: facts from earlier, by name; a file of the same size and time of change is not read again.
-        n_jobs: number of threads; ``None`` for up to four.
+        n_jobs: number of threads; ``None`` for one, or up to four where files are large.
         progress: whether to show a progress bar on a terminal.
 
     Raises:
@@ -102,16 +102,20 @@ def facts_of(
         ValueError: if a file cannot be read rightly, or holds NaN or infinity; the message names it.
     """
     wanted = list(wanted)
-    mapped = tuple(sorted((str(value), int(number)) for value, number in (label_values or {}).items()))
+    mapped = tuple(sorted(as_label_values(label_values).items()))
+    if n_jobs is None:  # threads only wait for each other where files are small
+        first = [path for image, _ in wanted[:_FEW_FILES] for path in as_paths(image) if os.path.exists(path)]
+        large = sum(map(os.path.getsize, first)) > _SMALL * len(first)
+        n_jobs = min(4, os.cpu_count() or 1) if large else 1
     tasks = (delayed(_facts)(image, is_label, relative(image), mapped, known or {}) for image, is_label in wanted)
-    results = Parallel(n_jobs=n_jobs or min(4, os.cpu_count() or 1), prefer="threads", return_as="generator")(tasks)
+    results = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(tasks)
     return list(
         tqdm(results, total=len(wanted), desc="reading the data set", unit="file", disable=None if progress else True)
     )
 
 
 def _facts(
-    image: Any, is_label: bool, name: str, mapped: tuple[tuple[str, int], ...], known: Mapping[str, FileFacts]
+    image: Any, is_label: bool, name: str, mapped: tuple[tuple[int, int], ...], known: Mapping[str, FileFacts]
 ) -> FileFacts:
     stamps = tuple(map(_stamp, as_paths(image)))
     before = known.get(name)
@@ -138,7 +142,7 @@ def _files(path: str) -> list[Path]:
 
 @functools.lru_cache(maxsize=100_000)
 def _read(
-    stamps: tuple[tuple[str, int, int], ...], is_label: bool, name: str, mapped: tuple[tuple[str, int], ...]
+    stamps: tuple[tuple[str, int, int], ...], is_label: bool, name: str, mapped: tuple[tuple[int, int], ...]
 ) -> FileFacts:
     paths = [path for path, _, _ in stamps]
     what = "label" if is_label else "image"
@@ -147,8 +151,6 @@ def _read(
     except (ValueError, OSError) as error:
         raise ValueError(f"the {what} {error}: replace it, or remove it from dataset.json.") from error
     low, high, values, content = _numbers(stored, is_label)
-    if not np.isfinite([low, high]).all():
-        raise ValueError(f"the {what} {';'.join(paths)} holds NaN or infinity: correct it, or remove it from the list.")
     return FileFacts(
         path=name,
         is_label=is_label,
@@ -173,8 +175,6 @@ def _numbers(stored: Stored, is_label: bool) -> tuple[float, float, dict[str, in
     low, high, counts = np.inf, -np.inf, dict[int, int]()
     for plane in _planes(stored):
         low, high = min(low, float(plane.min())), max(high, float(plane.max()))
-        if not (np.isfinite(low) and np.isfinite(high)):
-            return np.nan, np.nan, {}, ""
         if is_label:
             for value, count in _counted(plane):
                 counts[value] = counts.get(value, 0) + count
@@ -182,6 +182,7 @@ def _numbers(stored: Stored, is_label: bool) -> tuple[float, float, dict[str, in
     return low, high, {str(value): counts[value] for value in sorted(counts)}, digest.hexdigest()
 
 
+_FEW_FILES, _SMALL = 20, 1_000_000  # bytes; by the first files it is judged whether threads help
 _FEW = 4096  # values up to here are counted without sorting, about ten times as fast
 
 

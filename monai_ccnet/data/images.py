@@ -21,6 +21,7 @@ from monai_ccnet.data.volumes import is_volume, read_volume
 
 __all__ = ["ReadImaged", "Stored", "as_paths", "is_file", "list_images", "load_image", "read_stored"]
 
+_MOST_CLASSES = 2**31
 _NOT_WHOLE = 1e-3  # a label's number may be so far from a whole one
 
 
@@ -75,12 +76,13 @@ def read_stored(image: Any, *, label: bool = False, label_values: Mapping[Any, i
                 f"{_grid(part)}): resample one to the other"
             )
     stored = first if len(parts) == 1 else first._replace(array=np.concatenate([part.array for part in parts]))
-    if not label:
-        return stored
     try:
-        return stored._replace(array=_classes(stored.array, dict(label_values or {})))
+        if label:
+            return stored._replace(array=_classes(stored.array, as_label_values(label_values)))
+        _check_range(stored.array)
     except ValueError as error:
         raise ValueError(f"{';'.join(paths)} {error}") from error
+    return stored
 
 
 def load_image(
@@ -109,8 +111,6 @@ def load_image(
     """
     stored = read_stored(image, label=label, label_values=label_values)
     array = np.array(stored.array, dtype=np.float32, order="C")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{';'.join(as_paths(image))} holds NaN or infinity: correct it, or leave it out")
     meta = {
         "filename_or_obj": as_paths(image)[0],
         "spatial_shape": np.array(array.shape[1:]),
@@ -226,7 +226,34 @@ def _read(file: Path, label: bool) -> Stored:
     return Stored(np.atleast_3d(pixels).transpose(2, 1, 0), np.eye(4), "picture", mode)
 
 
-def _classes(array: np.ndarray, values: dict[Any, int]) -> np.ndarray:
+def _check_range(array: np.ndarray) -> None:
+    """Refuse numbers that are not finite, or that float32, in which networks calculate, cannot tell apart."""
+    low, high = float(array.min()), float(array.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError("holds NaN or infinity: correct it, or leave it out")
+    if array.dtype.itemsize > 2 and array.dtype != np.float32:
+        largest, limit = max(abs(low), abs(high)), float(np.finfo(np.float32).max)
+        if high > low and (largest > limit or np.spacing(np.float32(largest)) > (high - low) / _LEVELS):
+            raise ValueError(f"holds numbers from {low:g} to {high:g}, too large for float32: subtract an offset")
+
+
+_LEVELS = 256  # that must be left of an image's range
+
+
+def as_label_values(given: Any) -> dict[int, int]:
+    """Return the number of the class for each value in a label, such as ``{0: 0, 255: 1}``; empty for ``None``.
+
+    Raises:
+        ValueError: if it is not a dictionary of whole numbers.
+    """
+    try:
+        whole = {int(str(value)): int(str(number)) for value, number in ({} if given is None else dict(given)).items()}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"label_values must map whole numbers, as in {{0: 0, 255: 1}}, got {given!r}.") from error
+    return whole
+
+
+def _classes(array: np.ndarray, values: dict[int, int]) -> np.ndarray:
     """Return the class numbers of a label, in one channel."""
     if len(array) > 1:
         raise ValueError(f"has {len(array)} channels: save the label with one, of class numbers")
@@ -237,12 +264,15 @@ def _classes(array: np.ndarray, values: dict[Any, int]) -> np.ndarray:
         if (apart := np.abs(array - whole)).max(initial=0) > _NOT_WHOLE:
             value = float(array.flat[int(apart.argmax())])
             raise ValueError(f"holds {value:.6g}: a label must hold whole numbers, one for each class")
-        array = whole.astype(np.int64)
+        array = whole
+    if array.size and max(abs(float(array.min())), abs(float(array.max()))) > _MOST_CLASSES:
+        raise ValueError(f"holds {array.max():g}: a label must hold the numbers of its classes")
+    array = array.astype(np.int64) if array.dtype.kind == "f" else array
     if not values:
         return array
     mapped = array.astype(np.int64)
     for value, number in values.items():
-        mapped[array == int(value)] = int(number)
+        mapped[array == value] = number
     return mapped
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -12,7 +12,14 @@ from PIL import Image, UnidentifiedImageError
 __all__ = ["RefusedError", "read_picture"]
 
 _MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L", "YCbCr"}
-_ORIENTATION, _BITS, _SAMPLES, _PLANES, _SAMPLE_FORMAT = 274, 258, 277, 284, 339  # tags of EXIF and TIFF
+_ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, _SAMPLE_FORMAT = (
+    274,
+    258,
+    262,
+    277,
+    284,
+    339,
+)  # tags of EXIF and TIFF
 _BY_FORMAT = {1: "u", 2: "i", 3: "f", 5: "c", 6: "c"}  # kind of number by TIFF's SampleFormat
 _SPREAD = {"L;2": 85, "L;4": 17}  # by which Pillow spreads the values of few bits over 0..255
 _LOSSY = {"JPEG", "MPO", "JPEG2000", "WEBP"}
@@ -40,28 +47,31 @@ def read_picture(path: Path, label: bool = False) -> tuple[np.ndarray, str]:
         RefusedError: if it cannot be decoded rightly; the message is the reason.
         OSError: if it cannot be decoded.
     """
-    with _opened(path) as opened:
+    # Given a path, Pillow maps uncompressed TIFF into memory, and then turns it wrongly or not at all.
+    with open(path, "rb") as file, _opened(file) as opened:
         pages = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)  # a photograph and its preview
         if pages > 1:
             raise RefusedError(f"it holds {pages} pages: save each as a file of its own, or slices as one NIfTI volume")
         if opened.mode not in _MODES:
             raise RefusedError(f"it has the mode {opened.mode}: convert it to greyscale or RGB")
         header, stored = f"{opened.format}, {opened.mode}", _stored(opened)
-        pixels = _decoded(opened, path, stored, label)
-        turn = 1 if opened.format == "TIFF" else int(opened.getexif().get(_ORIENTATION, 1))  # TIFF is turned already
+        if label and opened.format in _LOSSY:
+            raise RefusedError(f"it is {opened.format}, which changes the class numbers of a label: save it as PNG")
+        pixels, turn = _decoded(opened, path, stored, label)
+        if not label and "transparency" in opened.info and opened.mode in ("1", "L", "RGB"):
+            _without_alpha(np.asarray(opened.convert("RGBA")))
         size = opened.size[::-1]
     if pixels.shape[:2] not in (size, size[::-1]):  # TIFF may be turned
         raise RefusedError(f"it has {size[1]} x {size[0]} pixels by its header, and {pixels.shape[1::-1]} were decoded")
     pixels = _without_alpha(pixels)
     if pixels.ndim == 3 and (label or "P" in header.split(", ")[1]) and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]  # grey, written as a colour
-    lossy = " (lossy)" if header.split(",")[0] in _LOSSY else ""
-    return _turned(pixels, turn), f"{header}, {pixels.dtype}{lossy}"
+    return _turned(pixels, turn), f"{header}, {pixels.dtype}"
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(file: IO[bytes]) -> Image.Image:
     try:
-        return Image.open(path)
+        return Image.open(file)
     except UnidentifiedImageError as error:
         raise OSError("no reader here knows its format: save it as PNG, TIFF or NIfTI") from error
 
@@ -84,20 +94,27 @@ def _stored(opened: Image.Image) -> tuple[np.dtype, int, str]:
     return np.dtype(f"{_BY_FORMAT.get(kinds[0], 'u')}{width // 8}"), int(tags.get(_SAMPLES, 1)), raw
 
 
-def _decoded(opened: Image.Image, path: Path, stored: tuple[np.dtype, int, str], label: bool) -> np.ndarray:
-    """Return the pixels from the first library that returns what the header states."""
+def _decoded(opened: Image.Image, path: Path, stored: tuple[np.dtype, int, str], label: bool) -> tuple[np.ndarray, int]:
+    """Return the pixels from the first library that returns what the header states, and how they are yet to be turned.
+
+    Both libraries turn some TIFF files by themselves; Pillow then forgets the orientation.
+    """
     dtype, channels, raw = stored
-    if opened.mode == "P":
-        return _of_palette(opened, label)
+    tags: Any = getattr(opened, "tag_v2", {})
+    if tags.get(_PHOTOMETRIC) == 0 and opened.mode not in ("1", "L"):
+        raise RefusedError("it stores white as 0 (TIFF's MinIsWhite): save it with black as 0")
     holds = np.dtype({"F": np.float32, "I": np.int32}.get(opened.mode, np.uint16 if "16" in opened.mode else np.uint8))
-    if len(opened.getbands()) == channels and np.can_cast(dtype, holds):
-        pixels = np.asarray(opened.convert("RGB") if opened.mode == "YCbCr" else opened)
+    if opened.mode == "P" or (len(opened.getbands()) == channels and np.can_cast(dtype, holds)):
+        if opened.mode == "P":
+            pixels = _of_palette(opened, label)
+        else:
+            pixels = np.asarray(opened.convert("RGB") if opened.mode == "YCbCr" else opened)
         if pixels.dtype == bool:
-            return pixels.astype(np.uint8) * np.uint8(1 if label else 255)
+            pixels = pixels.astype(np.uint8) * np.uint8(1 if label else 255)
         if label and raw in _SPREAD:
             pixels = pixels // np.uint8(_SPREAD[raw])
-        return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-    if getattr(opened, "tag_v2", {}).get(_PLANES, 1) != 1:
+        return pixels.astype(pixels.dtype.newbyteorder("="), copy=False), int(opened.getexif().get(_ORIENTATION, 1))
+    if tags.get(_PLANES, 1) != 1:
         raise RefusedError(f"it stores its channels of {dtype} in separate planes: save it with interleaved pixels")
     found = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None or found.dtype != dtype or (1 if found.ndim == 2 else found.shape[2]) != channels:
@@ -105,7 +122,8 @@ def _decoded(opened: Image.Image, path: Path, stored: tuple[np.dtype, int, str],
             f"it is stored as {channels} channel{'s' * (channels > 1)} of {dtype}, which no reader here decodes: save "
             "it with 8 or 16 bits, or as NIfTI"
         )
-    return found if found.ndim == 2 else found[..., [2, 1, 0, 3][:channels]]  # OpenCV's order is BGRA
+    found = found if found.ndim == 2 else found[..., [2, 1, 0, 3][:channels]]  # OpenCV's order is BGRA
+    return found, 1 if opened.format == "TIFF" else int(opened.getexif().get(_ORIENTATION, 1))
 
 
 def _of_palette(opened: Image.Image, label: bool) -> np.ndarray:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ import numpy as np
 from monai_ccnet.data.checks import check_overlap, check_pairs, uneven_spacing
 from monai_ccnet.data.facts import FileFacts, facts_of, shares
 from monai_ccnet.data.folder import DatasetFolder
-from monai_ccnet.data.images import is_file
-from monai_ccnet.files import relative_path
+from monai_ccnet.data.images import as_label_values, is_file
+from monai_ccnet.files import atomically, relative_path
 from monai_ccnet.values import Value
 
 __all__ = ["DataReading", "check_scorable", "read_dataset"]
@@ -81,8 +82,10 @@ class DataReading(Value):
 
     def keep(self, path: str | os.PathLike) -> None:
         """Write this reading to a file, unless the file holds it already."""
-        if not os.path.exists(path) or DataReading.load(path) != self:
-            self.save(path)
+        text = json.dumps(self.to_dict(), allow_nan=False) + "\n"  # in one line: there may be thousands of files
+        if not os.path.exists(path) or Path(path).read_text(encoding="utf-8") != text:
+            with atomically(path) as file:
+                file.write(text.encode())
 
     def __str__(self) -> str:
         images = self.images()
@@ -141,14 +144,14 @@ def read_dataset(
         label_values: number of the class for each value in a label, such as ``{0: 0, 255: 1}``.
         spacing: size of a voxel that images will be resampled to, in millimetres.
         allow_overlap: whether the same image may be in training and in test.
-        n_jobs: number of threads; ``None`` for up to four.
+        n_jobs: number of threads; ``None`` for one, or up to four where files are large.
         progress: whether to show a progress bar.
 
     Raises:
         FileNotFoundError: if a file is missing.
         ValueError: if a file cannot be used; the message names it and the remedy.
     """
-    values = {str(value): int(number) for value, number in (label_values or {}).items()}
+    values = {str(value): number for value, number in as_label_values(label_values).items()}
     listed: dict[str, Sequence[Mapping[str, Any]]] = {
         "training": data.training if training is None else training,
         "validation": data.validation,

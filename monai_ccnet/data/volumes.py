@@ -27,6 +27,7 @@ _SPACES = {  # signs that turn the space of an NRRD file into right-anterior-sup
     "left-anterior-superior": (-1, 1, 1),
     "right-anterior-superior": (1, 1, 1),
 }
+_PLANE = 0.5  # of its area a slice must show from above
 _UNEVEN = 0.01  # of the mean distance of two slices
 
 
@@ -62,6 +63,12 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
         array, affine, kind = _nifti(path)
     if array.ndim not in (3, 4):
         raise RefusedError(f"it has the shape {array.shape[1:]}: one image of two or three axes is expected")
+    if array.size == 0:
+        raise RefusedError(f"it has the shape {array.shape[1:]}, with an empty axis")
+    if array.ndim == 3 and abs(np.linalg.det(affine[:2, :2])) < _PLANE * np.prod(
+        np.linalg.norm(affine[:3, :2], axis=0)
+    ):
+        raise RefusedError("it is a slice that does not lie in the axial plane: save it as a volume of one slice")
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-9:
         raise RefusedError("it has an affine that maps no voxel to a place: write one, such as that of its label")
     return array, affine, kind

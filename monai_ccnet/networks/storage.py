@@ -97,7 +97,9 @@ def load_weights(network: torch.nn.Module, path: str | os.PathLike) -> torch.nn.
     """
     state, inner = _read_state(path), reads_int8(unwrapped(network))
     for name, tensor in state.items():
-        if isinstance(tensor, torch.Tensor) and not tensor.isfinite().all():
+        if isinstance(tensor, torch.Tensor) and tensor.is_complex():
+            raise ValueError(f"{os.fspath(path)}: {name} holds complex numbers, and weights are real.")
+        if isinstance(tensor, torch.Tensor) and not tensor.to(_range_of(tensor)).isfinite().all():
             raise ValueError(
                 f"{os.fspath(path)}: {name} holds numbers that are not finite: the training run diverged, train again."
             )
@@ -148,6 +150,11 @@ def _differences(mine: Mapping[str, Any], its: Mapping[str, Any]) -> list[str]:
                 f"{name} has shape {tuple(its[name].shape)} in the file, {tuple(mine[name].shape)} in the network"
             )
     return words[:3]
+
+
+def _range_of(tensor: torch.Tensor) -> torch.dtype:
+    """Return the type by which it is judged whether numbers are finite: networks calculate in float32 at most."""
+    return torch.float32 if tensor.is_floating_point() else tensor.dtype
 
 
 def reads_int8(network: torch.nn.Module) -> torch.nn.Module:

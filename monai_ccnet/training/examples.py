@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from monai.bundle.config_parser import ConfigParser
 
-from monai_ccnet.data.images import as_paths
+from monai_ccnet.complexity.pictures import in_ras
+from monai_ccnet.data.images import as_paths, load_image
 from monai_ccnet.networks.storage import load_weights
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.training.sweeps import Trial
@@ -25,7 +26,7 @@ class SegmentedImage(NamedTuple):
 
     Attributes:
         name: name of the image's file.
-        image: image as the network received it, of shape ``(C, H, W)`` or ``(C, H, W, D)``.
+        image: image as it is in its file, a volume in RAS orientation, of shape ``(C, H, W)`` or ``(C, H, W, D)``.
         truth: class indices of shape ``(1, H, W)`` or ``(1, H, W, D)``.
         prediction: class indices of the same shape.
         f1: F1 of this image, mean over foreground classes; ``None`` where it is undefined.
@@ -54,11 +55,12 @@ def segment_examples(
     Raises:
         FileNotFoundError: if the weights are missing.
     """
-    preprocessing, inferer, network, device, datalist, weights_file = (
+    preprocessing, inferer, postprocessing, network, device, datalist, weights_file = (
         parser.get_parsed_content(key)
         for key in (
             "validate::preprocessing",
             "validate::inferer",
+            "validate::postprocessing",
             "test::network",
             "device",
             "test_datalist",
@@ -71,12 +73,15 @@ def segment_examples(
         item = preprocessing(datalist[place])
         with torch.inference_mode():
             answer = inferer(item["image"][None].to(device), network)[0]
+        image, scored = load_image(datalist[place]["image"]), postprocessing({**item, "pred": answer})
+        shown = [np.asarray(image), *(np.asarray(scored[key].cpu()) for key in ("label", "pred"))]
+        pixels, truth, prediction = (in_ras(array, image.affine)[0] for array in shown)
         segmented.append(
             SegmentedImage(
                 name=os.path.basename(as_paths(datalist[place]["image"])[0]),
-                image=np.asarray(item["image"].cpu()),
-                truth=np.asarray(item["label"].cpu()),
-                prediction=np.asarray(answer.argmax(dim=0, keepdim=True).cpu()),
+                image=pixels,
+                truth=truth.argmax(axis=0, keepdims=True),
+                prediction=prediction.argmax(axis=0, keepdims=True),
                 f1=scores[place],
                 place=place,
             )

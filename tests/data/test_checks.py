@@ -39,11 +39,12 @@ def test_what_is_right_is_counted_and_read_once(item, tmp_path, monkeypatch):
         "label": save(tmp_path / "w.nii", np.eye(3, 4)[..., None] * np.ones(5)),
     }
     array = {"image": np.ones((1, 2, 2))}
-    assert check_datalist([item, {"image": item["image"]}, array], LABELS) == 2
+    with pytest.warns(UserWarning, match="1 of 3 items are not given as files"):
+        assert check_datalist([item, {"image": item["image"]}, array], LABELS) == 2
     assert check_datalist([volume], LABELS) == 1
     assert check_datalist([item], LABELS) == check_datalist([item], ["background", "disk"]) == 1
     assert len(read) == 4
-    with pytest.warns(UserWarning, match="none of the 1 items is given as files: nothing was checked"):
+    with pytest.warns(UserWarning, match="1 of 1 items are not given as files, and were not checked"):
         assert check_datalist([array], LABELS) == 0
 
 

@@ -393,3 +393,76 @@ def test_reading_needs_no_torch_types(tmp_path):
     loaded = load_image(tmp_path / "a.png")
     assert json.dumps(loaded.meta["filename_or_obj"]) == json.dumps(str(tmp_path / "a.png"))
     assert loaded.shape == (1, 30, 20)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.uint32, np.int8])
+def test_tiff_is_turned_once_however_it_is_stored(dtype, compression, orientation, tmp_path):
+    array = (RNG.normal(0, 40, (20, 30))).astype(dtype)
+    tags = [(274, 3, 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "a.tif", array, compression=compression, extratags=tags)
+    expected = array.T if orientation >= 5 else array
+    rows, columns = {3: (-1, -1), 6: (1, -1), 8: (-1, 1)}.get(orientation, (1, 1))
+    assert np.array_equal(pixels(tmp_path / "a.tif"), expected[::rows, ::columns])
+
+
+@pytest.mark.parametrize("quality", [50, 95, 100])
+def test_a_label_in_a_format_that_changes_it_is_refused(quality, tmp_path):
+    for ending in (".jpg", ".webp"):
+        Image.fromarray(MASK).save(tmp_path / f"mask{ending}", quality=quality)
+        with pytest.raises(ValueError, match="changes the class numbers of a label: save it as PNG"):
+            load_image(tmp_path / f"mask{ending}", label=True)
+
+
+def test_numbers_that_float32_cannot_tell_apart_are_refused(tmp_path):
+    path = tmp_path / "far.nii"
+    for offset, good in ((0, True), (2**20, True), (2**31, False)):
+        nibabel.save(
+            nibabel.Nifti1Image(np.arange(200.0).reshape(4, 5, 10) + offset, np.eye(4)),
+            path,
+        )
+        if good:
+            assert len(np.unique(np.asarray(load_image(path)))) == 200
+        else:
+            with pytest.raises(ValueError, match=r"far\.nii holds numbers from .* too large for float32"):
+                load_image(path)
+    nibabel.save(nibabel.Nifti1Image(np.arange(200.0).reshape(4, 5, 10) * 1e300, np.eye(4)), path)
+    with pytest.raises(ValueError, match=r"far\.nii holds numbers from 0 to .* too large for float32"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("values", [{255: 1.7}, {254.6: 1}, {255: True}, [1, 2], {"a": 1}, 5])
+def test_label_values_that_are_no_whole_numbers_are_refused(values, tmp_path):
+    Image.fromarray(MASK).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match=r"label_values must map whole numbers, as in \{0: 0, 255: 1\}, got"):
+        load_image(tmp_path / "mask.png", label=True, label_values=values)
+
+
+def test_a_slice_from_the_side_and_an_empty_axis_are_refused(tmp_path):
+    sagittal = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])
+    nibabel.save(nibabel.Nifti1Image(GREY, sagittal), tmp_path / "side.nii")
+    with pytest.raises(ValueError, match="does not lie in the axial plane: save it as a volume of one slice"):
+        load_image(tmp_path / "side.nii")
+    np.save(tmp_path / "empty.npy", np.zeros((0, 30)))
+    with pytest.raises((ValueError, OSError), match="empty"):
+        load_image(tmp_path / "empty.npy")
+
+
+def test_white_as_zero_and_a_transparent_colour(tmp_path):
+    tifffile.imwrite(tmp_path / "white.tif", GREY, photometric="miniswhite")
+    assert np.array_equal(pixels(tmp_path / "white.tif"), 255 - GREY)
+    tifffile.imwrite(tmp_path / "deep.tif", DEEP[..., 0], photometric="miniswhite")
+    with pytest.raises(ValueError, match="stores white as 0"):
+        load_image(tmp_path / "deep.tif")
+    Image.fromarray(GREY).save(tmp_path / "key.png", transparency=int(GREY[0, 0]))
+    with pytest.raises(ValueError, match="is partly transparent"):
+        load_image(tmp_path / "key.png")
+    Image.fromarray(MASK).save(tmp_path / "mask.png", transparency=0)
+    assert np.array_equal(pixels(tmp_path / "mask.png", label=True), MASK)
+
+
+def test_a_label_far_from_any_class_is_named_by_its_value(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.full((3, 3, 3), 1e30), np.eye(4)), tmp_path / "far.nii")
+    with pytest.raises(ValueError, match=r"far\.nii holds 1e\+30: a label must hold the numbers of its classes"):
+        load_image(tmp_path / "far.nii", label=True)

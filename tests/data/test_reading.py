@@ -119,7 +119,7 @@ def test_masks_of_0_and_255_are_refused_with_the_remedy_and_mapped(tmp_path):
 
 def test_a_mask_saved_as_jpeg_is_refused_as_such(tmp_path):
     folder = folder_of(tmp_path / "set", write_label=lambda path: mask(path, 255), label_ending=".jpg")
-    with pytest.raises(ValueError, match="its format changes the values that are stored; save masks as PNG"):
+    with pytest.raises(ValueError, match="which changes the class numbers of a label: save it as PNG"):
         reading(folder, label_values={0: 0, 255: 1})
 
 
