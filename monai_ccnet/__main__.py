@@ -117,7 +117,8 @@ def _run(verb: str, given: dict[str, Any]) -> int:
     try:
         logger.setLevel(logging.ERROR)  # it wonders at configs in two folders
         names = [*VERBS[verb]]
-        if verb == "evaluate" and (Path(given.get("output_dir", "output")) / "plan.json").is_file():
+        output_dir = Path(given.get("output_dir", "output"))
+        if verb == "evaluate" and (output_dir / "plan.json").is_file() and not (output_dir / "run.json").is_file():
             names.append("planned.yaml")
         files = [str(config_file(name)) for name in names]
         workflow = ConfigWorkflow(files, workflow_type=kind, tracking=options.get("tracking"), **given)

@@ -160,7 +160,7 @@ def check_run(
     scales: Sequence[int],
     force: bool = False,
 ) -> None:
-    """Refuse what could not be scored, and a folder whose run is on other data or by another measure.
+    """Refuse a folder whose run is on other data or by another measure, and keep what was read.
 
     Args:
         output_dir: folder of the run.
@@ -171,9 +171,8 @@ def check_run(
 
     Raises:
         OSError: if the folder cannot be written to.
-        ValueError: if nothing can be scored, or a training run was begun in the folder after another measurement.
+        ValueError: if a training run was begun in the folder on other data, or after another measurement.
     """
-    check_scorable(reading)
     settings = dict(measured)
     asked = measure_settings(settings.pop("measure"), **settings), tuple(sorted(set(scales)))
     forget_run(output_dir, force)

@@ -112,7 +112,7 @@ def read_parts(name: str, *parts: str) -> None:
 
 
 def take_over(settings: Mapping[str, Any], *names: str) -> None:
-    """Set ids of the running config, except those that the run itself was given.
+    """Set ids of the running config, except those that the run itself was given, or given what they refer to.
 
     Args:
         settings: values by id.
@@ -121,7 +121,8 @@ def take_over(settings: Mapping[str, Any], *names: str) -> None:
     parser = running_workflow().parser
     given = {key.split("::")[0] for key, _ in _given(parser.get(), _plain([str(config_file(name)) for name in names]))}
     for key, value in settings.items():
-        if key not in given:
+        refers_to = {found for text in _texts(parser.get(key)) for found in _REFERENCE.findall(text)}
+        if not given & {key, *refers_to}:
             parser[key] = value
 
 

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ __all__ = [
     "check_writable",
     "csv_rows",
     "file_digest",
+    "files_of",
     "folder_atomically",
     "read_json",
     "relative_path",
@@ -152,12 +154,21 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
         file.write(text.encode())
 
 
-def read_json(path: str | os.PathLike) -> Any:
-    """Read a JSON file; the error for an invalid one names the file."""
+def read_json(path: str | os.PathLike, remedy: str = "delete it and run again to recreate it") -> Any:
+    """Read a JSON file; the error for an invalid one, or one with a key twice, names the file and the remedy."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
+        text = Path(path).read_text(encoding="utf-8-sig")
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twice)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}): delete it and run again to recreate it.") from error
+        raise ValueError(f"{path} is not valid JSON ({error}): {remedy}.") from error
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return found
 
 
 def _refuse_constant(word: str) -> None:
@@ -225,6 +236,27 @@ def relative_path(path: Any, folder: str | os.PathLike | None) -> str:
     root = Path(os.path.abspath(folder))
     absolute = [Path(os.path.abspath(each)) for each in paths]
     return ";".join(p.relative_to(root).as_posix() if p.is_relative_to(root) else p.name for p in absolute)
+
+
+def files_of(path: str | os.PathLike) -> list[str]:
+    """Return all files of an image: those in a folder, and those that a header's file names or belongs to.
+
+    >>> files_of("a/scan.nii.gz")
+    ['a/scan.nii.gz']
+    """
+    file = Path(path)
+    if file.is_dir():
+        return sorted(entry.path for entry in os.scandir(file) if entry.is_file())
+    beside: list[Path] = []
+    if file.suffix.lower() in (".hdr", ".img"):  # NIfTI in two files
+        beside = [each for each in (file.with_suffix(".hdr"), file.with_suffix(".img")) if each != file]
+    elif file.suffix.lower() in (".mhd", ".nhdr") and file.is_file():
+        with open(file, "rb") as header:
+            beside = [file.parent / os.fsdecode(name.strip()) for name in _DATA_FILE.findall(header.read(1 << 16))]
+    return [str(path), *(str(each) for each in beside if each.is_file())]
+
+
+_DATA_FILE = re.compile(rb"(?im)^(?:ElementDataFile\s*=|data ?file:)([^\r\n]+)")
 
 
 def file_digest(*paths: str | os.PathLike) -> str:

@@ -58,7 +58,8 @@ SETTINGS: dict[str, Setting] = {
     ),
     "label_values": Setting("settings or none", "class of each value in the labels, such as `{0: 0, 255: 1}`"),
     "spacing": Setting(
-        "list or none", "size of a voxel in millimetres (right, anterior, superior) to which volumes are resampled"
+        "list of at least one number above 0 or none",
+        "size of a voxel in millimetres (right, anterior, superior) to which volumes are resampled",
     ),
     "allow_overlap": Setting("True or False", "whether an image may be in training and in test"),
     "force": Setting("True or False", "whether what an earlier run left in the output folder is forgotten"),
@@ -86,7 +87,9 @@ SETTINGS: dict[str, Setting] = {
     "epoch_length": Setting("whole number from 1", "number of steps of an epoch"),
     "batch_size": Setting("whole number from 1", "number of patches of a step"),
     "patch_size": Setting("list of at least one whole number from 1", "size of a patch in pixels or voxels"),
-    "overlap": Setting("number from 0 to 1", "overlap of the patches in which a whole image is segmented, as a share"),
+    "overlap": Setting(
+        "number from 0 and below 1", "overlap of the patches in which a whole image is segmented, as a share"
+    ),
     "learning_rate": Setting("number above 0", "highest learning rate"),
     "warmup_steps": Setting("whole number from 0", "number of steps over which the learning rate rises"),
     "lambda_dice": Setting("number from 0", "weight of the Dice loss beside cross-entropy"),
@@ -157,6 +160,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "number": _is_number,
     "number from 0": lambda value: _is_number(value) and value >= 0,
     "number from 0 to 1": lambda value: _is_number(value) and 0 <= value <= 1,
+    "number from 0 and below 1": lambda value: _is_number(value) and 0 <= value < 1,
     "number above 0": lambda value: _is_number(value) and value > 0,
     "number above 0 and at most 1": _is_share,
     "whole number": _is_whole,
@@ -168,6 +172,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "list of whole numbers from 1": _list_of(_whole_from(1)),
     "list of at least one whole number from 0": _list_of(_whole_from(0), least=1),
     "list of at least one whole number from 1": _list_of(_whole_from(1), least=1),
+    "list of at least one number above 0": _list_of(lambda value: _is_number(value) and value > 0, least=1),
     "list of numbers from 0 to 1": _list_of(lambda value: _is_number(value) and 0 <= value <= 1),
     "list of numbers above 0 and at most 1": _list_of(_is_share),
     "list of at least one number above 0 and at most 1": _list_of(_is_share, least=1),

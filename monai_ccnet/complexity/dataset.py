@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from monai_ccnet.complexity.measures import SCALES, complexity_at_scales, measure_settings, needs
 from monai_ccnet.complexity.pictures import as_array
 from monai_ccnet.complexity.profile import ComplexityProfile
-from monai_ccnet.files import csv_rows, file_digest, relative_path
+from monai_ccnet.files import csv_rows, file_digest, files_of, relative_path
 
 __all__ = ["measure_dataset"]
 
@@ -239,17 +239,12 @@ def _digest(items: Sequence[Any], measure: str, read_as: Any, keys: Mapping[str,
         for what in needs(measure):
             given = item.get(keys[what]) if isinstance(item, Mapping) else item
             if _holds_path(given):
-                files = [each for path in _as_list(given) for each in _files(str(path))]
+                files = [each for path in _as_list(given) for each in files_of(path)]
                 digest.update(file_digest(*files).encode() if all(map(os.path.exists, files)) else repr(given).encode())
             elif given is not None:
                 array = as_array(given)
                 digest.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def _files(path: str) -> list[str]:
-    """Return a file, or the files of a folder, which is a series of slices."""
-    return sorted(entry.path for entry in os.scandir(path) if entry.is_file()) if os.path.isdir(path) else [path]
 
 
 def _with_channel(image: Any) -> Any:
@@ -271,7 +266,7 @@ def _file_bytes(image: Any) -> int | None:
     parts = _as_list(image)
     paths = [part if _is_path(part) else getattr(part, "meta", {}).get("filename_or_obj") for part in parts]
     return (
-        sum(os.path.getsize(file) for path in paths for file in _files(str(path)))
+        sum(os.path.getsize(file) for path in paths for file in files_of(str(path)))
         if all(map(_is_path, paths))
         else None
     )

@@ -11,7 +11,7 @@ from monai_ccnet.data.folder import (
 )
 from monai_ccnet.data.images import ReadImaged, list_images, load_image
 from monai_ccnet.data.public import chase_db1, drive, isic_2017
-from monai_ccnet.data.reading import DataReading, check_scorable, read_dataset
+from monai_ccnet.data.reading import DataReading, check_scorable, check_trainable, read_dataset
 from monai_ccnet.data.samples import mni152_grey_matter
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "chase_db1",
     "check_datalist",
     "check_scorable",
+    "check_trainable",
     "dataset_name",
     "drive",
     "hold_out",

@@ -33,6 +33,8 @@ def class_names(labels: Any) -> tuple[str, ...]:
         return tuple(map(str, labels))
     if not isinstance(labels, Mapping) or not labels:
         raise ValueError('it has no `labels`: add them, as in {"0": "background", "1": "vessel"}')
+    if odd := [name for name in labels.values() if not isinstance(name, (str, int)) or isinstance(name, bool)]:
+        raise ValueError(f"`labels` must be names of classes, got {odd[0]!r}: name each by text")
     by_number = {str(key): str(name) for key, name in labels.items()}
     if all(isinstance(number, int) and not isinstance(number, bool) for number in labels.values()):
         by_number = {str(number): str(name) for name, number in labels.items()}
@@ -160,8 +162,9 @@ def check_overlap(training: Sequence[FileFacts], test: Sequence[FileFacts]) -> N
     both = [(seen[image.content], image.path) for image in test if image.content in seen]
     if both:
         raise ValueError(
-            f"{len(both)} of {len(test)} test images are in training too, such as {both[0][1]} as {both[0][0]}: scores "
-            "would say nothing of new images. Remove them, or give --allow_overlap True where this is meant."
+            f"{len(both)} of {len(test)} test images are in training or validation too, such as {both[0][1]} as "
+            f"{both[0][0]}: scores would say nothing of new images. Remove them, or give --allow_overlap True where "
+            "this is meant."
         )
 
 

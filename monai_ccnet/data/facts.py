@@ -16,7 +16,7 @@ from nibabel.orientations import apply_orientation, io_orientation
 from tqdm.auto import tqdm
 
 from monai_ccnet.data.images import Stored, as_label_values, as_paths, grid_words, orientation, read_stored
-from monai_ccnet.files import file_digest
+from monai_ccnet.files import file_digest, files_of
 from monai_ccnet.values import Value
 
 __all__ = ["FileFacts", "facts_of"]
@@ -132,12 +132,8 @@ def _stamp(path: str) -> tuple[str, int, int]:
     """Return a path with the size and the time of change of its file, or of the files in it."""
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} is listed in dataset.json but missing: add it, or remove it from the list.")
-    stats = [os.stat(each) for each in _files(path)]
+    stats = [os.stat(each) for each in files_of(path)]
     return path, sum(stat.st_size for stat in stats), sum(stat.st_mtime_ns for stat in stats)
-
-
-def _files(path: str) -> list[Path]:
-    return sorted(each for each in Path(path).iterdir() if each.is_file()) if os.path.isdir(path) else [Path(path)]
 
 
 @functools.lru_cache(maxsize=100_000)
@@ -164,7 +160,7 @@ def _read(
         low=low,
         high=high,
         values=values,
-        digest=file_digest(*(each for path in paths for each in _files(path))),
+        digest=file_digest(*(each for path in paths for each in files_of(path))),
         content=content,
     )
 

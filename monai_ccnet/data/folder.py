@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_ccnet.data.checks import class_names
-from monai_ccnet.data.images import is_file, load_image
+from monai_ccnet.data.images import as_paths, is_file, load_image
 from monai_ccnet.data.nnunet import is_nnunet, nnunet_parts
 from monai_ccnet.files import read_json, relative_path
 
@@ -90,7 +90,7 @@ def open_dataset(folder: str | os.PathLike, held_out_by: str = "auto") -> Datase
     path = folder / "dataset.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: give the folder that holds the data set's dataset.json.")
-    described = read_json(path)
+    described = read_json(path, "correct it")
     if not isinstance(described, Mapping):
         raise ValueError(f"{path} must hold a dictionary, got {type(described).__name__}.")
     labels: Sequence[str]
@@ -123,11 +123,13 @@ def _listed(path: Path, part: str, entries: Any) -> list[dict[str, Any]]:
     """Return a list of ``dataset.json`` with whole paths; a plain path is an image without a label."""
     if part == "training" and not entries:
         raise ValueError(f"{path} lists no `training` images: add them.")
+    if not isinstance(entries or [], list):
+        raise ValueError(f"{path}: `{part}` must be a list, got {str(entries)[:80]!r}.")
     items = []
     for entry in entries or ():
         item = dict(entry) if isinstance(entry, Mapping) else {"image": entry}
         files = {key: item[key] for key in ("image", "label") if item.get(key) is not None}
-        if "image" not in files or not all(map(is_file, files.values())) or (part == "training" and len(files) < 2):
+        if "image" not in files or not all(map(_is_named, files.values())) or (part == "training" and len(files) < 2):
             raise ValueError(
                 f'{path}: `{part}` lists {str(entry)[:80]!r}: each entry must be {{"image": "imagesTr/1.png", "label": '
                 '"labelsTr/1.png"}.'
@@ -136,6 +138,10 @@ def _listed(path: Path, part: str, entries: Any) -> list[dict[str, Any]]:
             {**{k: v for k, v in item.items() if v is not None}, **{k: _within(path, v) for k, v in files.items()}}
         )
     return items
+
+
+def _is_named(files: Any) -> bool:
+    return is_file(files) and all(name.strip() for name in as_paths(files))
 
 
 def _within(path: Path, files: Any) -> Any:

@@ -253,6 +253,31 @@ def as_label_values(given: Any) -> dict[int, int]:
     return whole
 
 
+def check_spacing(spacing: Any, frame: str, shape: Sequence[int], affine: Any) -> None:
+    """Refuse a size of voxels to which an image cannot be resampled.
+
+    Args:
+        spacing: lengths in millimetres, right-anterior-superior.
+        frame: ``"volume"`` where the image has a size of its own.
+        shape: lengths of its axes.
+        affine: ``(4, 4)``, from its voxels to millimetres.
+
+    Raises:
+        ValueError: the message says what was given and what is allowed.
+    """
+    if frame != "volume":
+        raise ValueError(f"spacing={spacing} needs volumes, and a {frame} has no size of a pixel")
+    numbers = isinstance(spacing, Sequence) and all(isinstance(each, (int, float)) for each in spacing)
+    if not numbers or len(spacing) != len(shape) or not min(spacing) > 0:
+        raise ValueError(f"spacing must hold one length above 0 for each of {len(shape)} axes, got {spacing}")
+    volume = abs(float(np.linalg.det(np.asarray(affine)[: len(shape), : len(shape)])))
+    if (times := volume / float(np.prod(spacing))) > _MOST_TIMES:
+        raise ValueError(f"spacing={spacing} makes {times:,.0f} voxels of each one: give it in millimetres")
+
+
+_MOST_TIMES = 1000
+
+
 def _classes(array: np.ndarray, values: dict[int, int]) -> np.ndarray:
     """Return the class numbers of a label, in one channel."""
     if len(array) > 1:

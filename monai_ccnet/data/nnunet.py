@@ -49,7 +49,7 @@ def nnunet_parts(
     ending, channels = described.get("file_ending"), described.get("channel_names")
     if not (isinstance(ending, str) and re.fullmatch(r"\.[^/\\]+", ending)):
         raise ValueError(f"`file_ending` of {where} must begin with a dot, as in .nii.gz or .png, got {ending!r}.")
-    if not (isinstance(channels, Mapping) and channels):
+    if not (isinstance(channels, Mapping) and sorted(map(str, channels)) == sorted(map(str, range(len(channels))))):
         raise ValueError(f'`channel_names` of {where} must be as in {{"0": "T1", "1": "T2"}}, got {channels!r}.')
 
     training = _listed(described["dataset"], folder) if "dataset" in described else _found(folder, "Tr", ending)
@@ -116,7 +116,15 @@ def _found(folder: str, part: str, ending: str) -> Cases:
     """Return the cases whose images are in ``images<part>``, and whose labels belong into ``labels<part>``."""
     where = Path(folder) / "dataset.json"
     found: dict[str, list[str]] = {}
-    for name in _files(os.path.join(folder, f"images{part}"), ending):
+    images = os.path.join(folder, f"images{part}")
+    of_ending = _files(images, ending)
+    others = [name for name in _files(images, "") if name not in of_ending and re.search(r"_[0-9]{4}\.", name)]
+    if of_ending and others:
+        raise ValueError(
+            f"images{part}/{_first(others)} beside {where} has another ending than `file_ending`, {ending}: convert "
+            "it, or move it elsewhere."
+        )
+    for name in of_ending:
         if not (match := re.fullmatch(rf"(.+)_[0-9]{{4}}{re.escape(ending)}", name)):
             raise ValueError(
                 f"images{part}/{name} beside {where} has no channel of four digits before its ending: rename it as in "
@@ -137,7 +145,7 @@ def _found(folder: str, part: str, ending: str) -> Cases:
         )
     return {
         case: (
-            [os.path.join(folder, f"images{part}", name) for name in names],
+            [os.path.join(images, name) for name in names],
             os.path.join(folder, f"labels{part}", case + ending),
         )
         for case, names in sorted(found.items())

@@ -10,16 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from monai_ccnet.data.checks import check_overlap, check_pairs, uneven_spacing
 from monai_ccnet.data.facts import FileFacts, facts_of, shares
 from monai_ccnet.data.folder import DatasetFolder
-from monai_ccnet.data.images import as_label_values, is_file
+from monai_ccnet.data.images import as_label_values, as_paths, check_spacing, is_file
 from monai_ccnet.files import atomically, relative_path
 from monai_ccnet.values import Value
 
-__all__ = ["DataReading", "check_scorable", "read_dataset"]
+__all__ = ["DataReading", "check_scorable", "check_trainable", "read_dataset"]
 
 _PARTS = ("training", "validation", "test")
 
@@ -158,6 +156,9 @@ def read_dataset(
         "test": data.test if test is None else test,
         "unlabelled": data.unlabelled,
     }
+    if not allow_overlap:
+        _check_listed(listed)
+        _check_subjects(listed)
     known: dict[str, FileFacts] = {}
     if saved is not None and os.path.exists(saved):
         before = DataReading.load(saved)
@@ -193,12 +194,8 @@ def read_dataset(
     images = {part: [file for file in files if not file.is_label] for part, files in parts.items()}
     if not allow_overlap:
         check_overlap([*images["training"], *images["validation"]], [*images["test"], *images["unlabelled"]])
-    if spacing is not None and first.frame != "volume":
-        raise ValueError(f"spacing={list(spacing)} needs volumes: {first.path} has no size of a pixel.")
-    if spacing is not None and (len(spacing) != len(first.shape) - 1 or not np.min(spacing) > 0):
-        raise ValueError(
-            f"spacing must hold one length above 0 for each of {len(first.shape) - 1} axes, got {list(spacing)}."
-        )
+    if spacing is not None:
+        check_spacing(spacing, first.frame, first.shape[1:], first.affine)
     return DataReading(
         dataset=data.name,
         labels=data.labels,
@@ -208,6 +205,45 @@ def read_dataset(
         validation=tuple(parts["validation"]),
         test=(*parts["test"], *parts["unlabelled"]),
     )
+
+
+def _check_listed(listed: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Refuse an image that is its own label, or that one part lists twice."""
+    for part, items in listed.items():
+        images = [tuple(as_paths(item["image"])) for item in items if is_file(item.get("image"))]
+        if len(set(images)) < len(images):
+            twice = next(image for image in images if images.count(image) > 1)
+            raise ValueError(f"{';'.join(twice)} is listed twice in `{part}`: remove one entry from dataset.json.")
+        for item in items:
+            if item.get("label") is not None and item["label"] == item.get("image"):
+                raise ValueError(f"{item['image']} is listed as an image and as its own label: correct dataset.json.")
+
+
+def _check_subjects(listed: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Refuse a subject that is in training and in test."""
+    of_part = {
+        part: {str(item["subject"]) for item in items if item.get("subject") is not None}
+        for part, items in listed.items()
+    }
+    if both := sorted((of_part["training"] | of_part["validation"]) & (of_part["test"] | of_part["unlabelled"])):
+        raise ValueError(
+            f"{len(both)} subjects are in training and in test, such as {both[0]!r}: scores would say nothing of new "
+            "subjects. Move them, or give --allow_overlap True where this is meant."
+        )
+
+
+def check_trainable(reading: DataReading) -> None:
+    """Refuse a data set from whose training labels nothing can be learned.
+
+    Raises:
+        ValueError: if none of them holds any foreground.
+    """
+    labels = [file for file in reading.training if file.is_label]
+    if not any(set(label.values) - {"0"} for label in labels):
+        raise ValueError(
+            f"none of the {len(labels)} training labels of {reading.dataset!r} holds any foreground, so that nothing "
+            "can be learned: list training images that show what is to be segmented."
+        )
 
 
 def _pairs(files: Sequence[FileFacts]) -> list[tuple[FileFacts, FileFacts | None]]:

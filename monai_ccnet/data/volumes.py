@@ -27,6 +27,7 @@ _SPACES = {  # signs that turn the space of an NRRD file into right-anterior-sup
     "left-anterior-superior": (-1, 1, 1),
     "right-anterior-superior": (1, 1, 1),
 }
+_SAME = 1e-4  # of directions and millimetres, among the slices of a series
 _PLANE = 0.5  # of its area a slice must show from above
 _UNEVEN = 0.01  # of the mean distance of two slices
 
@@ -125,6 +126,8 @@ def _nrrd(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
     )
     if space not in _SPACES:
         raise RefusedError(f"it lies in the space {space!r}: save it in one of {', '.join(_SPACES)}")
+    if odd := {str(unit) for unit in header.get("space units", ())} - {"mm", ""}:
+        raise RefusedError(f"it lies in {', '.join(sorted(odd))}: save it in millimetres")
     directions = np.array([[np.nan] * 3 if row is None else row for row in header["space directions"]], dtype=float)
     spatial = ~np.isnan(directions).any(axis=1)
     signs, affine = np.array(_SPACES[space]), np.eye(4)
@@ -137,9 +140,14 @@ def _nrrd(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
 def _dicom(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
     _need(has_pydicom, "DICOM", "pydicom")
     files = sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path]
-    headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files if not file.name.startswith(".")]
-    if not headers:
-        raise RefusedError("it holds no files")
+    try:
+        headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files if not file.name.startswith(".")]
+    except pydicom.errors.InvalidDicomError as error:
+        raise RefusedError("it holds files that are not DICOM: keep those of one series alone") from error
+    if not headers or (path.is_dir() and any(each.is_dir() for each in path.iterdir())):
+        raise RefusedError("it holds no files, or folders beside them: give a folder with one DICOM series alone")
+    if any(int(each.get("NumberOfFrames") or 1) > 1 for each in headers):
+        raise RefusedError("it holds several frames in one DICOM file: save them as a series, or as NIfTI")
     if len({str(each.get("SeriesInstanceUID")) for each in headers}) > 1:
         raise RefusedError("it holds several DICOM series: give each a folder of its own")
     photometric = {str(each.get("PhotometricInterpretation")) for each in headers}
@@ -153,6 +161,13 @@ def _dicom(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
 
 def _check_slices(headers: list[Any]) -> None:
     """Refuse a series of which a slice is missing, or is there twice."""
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        if any(each.get(name) is None for each in headers):
+            raise RefusedError(f"it has slices without {name}: only series that say where they lie are read")
+    for name in ("ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
+        values = np.array([np.atleast_1d(each.get(name)).astype(float) for each in headers])
+        if np.ptp(values, axis=0).max() > _SAME:
+            raise RefusedError(f"it has slices of different {name}: give each kind a folder of its own")
     directions = np.asarray(headers[0].ImageOrientationPatient, dtype=float)
     normal = np.cross(directions[:3], directions[3:])
     places = np.sort([np.dot(normal, np.asarray(each.ImagePositionPatient, dtype=float)) for each in headers])

@@ -14,6 +14,7 @@ from filelock import FileLock
 from monai.bundle.config_parser import ConfigParser
 
 from monai_ccnet.configs import run_list, running_workflow, take_over
+from monai_ccnet.data.folder import safe_name
 from monai_ccnet.data.images import as_paths
 from monai_ccnet.data.reading import DataReading
 from monai_ccnet.files import check_writable, read_json, write_json
@@ -27,9 +28,11 @@ __all__ = [
     "begin_run",
     "check_asked",
     "check_data",
+    "check_patch",
     "check_space",
     "end_training",
     "end_with_score",
+    "evaluation_dir",
     "finish_run",
     "finished_record",
     "forget_run",
@@ -200,6 +203,33 @@ def end_with_score(record: TrialRecord) -> None:
         raise SystemExit(NOT_LEARNED)
 
 
+def check_patch(patch_size: Sequence[int], spatial_dims: int) -> None:
+    """Refuse a patch that has not one length for each axis of the images.
+
+    Raises:
+        ValueError: with what was given and what is needed.
+    """
+    if len(patch_size) != spatial_dims:
+        raise ValueError(
+            f"patch_size must hold {spatial_dims} lengths for images of {spatial_dims} axes, got {list(patch_size)}."
+        )
+
+
+def evaluation_dir(output_dir: str | os.PathLike, reading: DataReading) -> str:
+    """Return the folder for the scores of an evaluation: that of the run, or one below it for other data than its own.
+
+    Args:
+        output_dir: folder of the run.
+        reading: what was read of the data set on which its network is evaluated.
+    """
+    path = Path(output_dir) / "run.json"
+    if not path.exists() or read_json(path).get("data") == _data_of(reading):
+        return str(output_dir)
+    folder = Path(output_dir) / f"evaluation-{safe_name(reading.dataset)}"
+    print(f"The run in {output_dir} is of other data: the scores on {reading.dataset} are written to {folder}.")
+    return str(folder)
+
+
 def check_space(folder: str | os.PathLike, network: Any) -> None:
     """Refuse a disk that is too full for the checkpoints of a training run, before it begins.
 
@@ -219,16 +249,21 @@ def check_space(folder: str | os.PathLike, network: Any) -> None:
         )
 
 
-def forget_run(output_dir: str | os.PathLike, force: bool = True) -> None:
+def forget_run(output_dir: str | os.PathLike, force: bool = True, names: Sequence[str] = ()) -> None:
     """Delete what earlier runs in a folder left and a new one would go on from, so that everything is done again.
 
     Args:
         output_dir: folder of the run, or of a sweep or comparison, whose runs are in folders below it.
         force: whether to do so; ``False`` does nothing.
+        names: the files to delete in the folder itself, if not all that a training run left.
     """
     if not force:
         return
     folder = Path(output_dir)
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    if names:
+        return
     for each in [folder, *sorted({path.parent for name in _STATE for path in folder.rglob(name)} - {folder})]:
         for name in _STATE:
             (each / name).unlink(missing_ok=True)
@@ -248,8 +283,12 @@ def settings_left(output_dir: str | os.PathLike) -> dict[str, Any]:
     found = read_json(path)
     if not isinstance(found, Mapping) or not isinstance(found.get("settings"), Mapping):
         raise ValueError(f"{path} is not what a training run left: choose another output_dir.")
-    validate = found.get("recipe", {}).get("validate")
-    return {"network_def": found.get("network_def"), **found["settings"], "validate": validate}
+    network_def, validate = found.get("network_def") or {}, found.get("recipe", {}).get("validate")
+    return {
+        "network_def": network_def if "_target_" in network_def else None,
+        **found["settings"],
+        "validate": validate,
+    }
 
 
 def use_settings_left() -> None:
@@ -260,7 +299,7 @@ def use_settings_left() -> None:
     parser = running_workflow().parser
     left = settings_left(parser.get_parsed_content("output_dir"))
     taken = {key: left[key] for key in _LEFT if key in left}
-    if parser.get("plan") is None and "_target_" in (left.get("network_def") or {}):
+    if parser.get("plan") is None and left.get("network_def"):
         taken["network_def"] = left["network_def"]
     take_over(taken, "train.yaml", "evaluate.yaml")
 
@@ -386,6 +425,8 @@ def check_asked(folder: Path, asked: Mapping[str, Any], reading: DataReading) ->
             )
         return False
     found = read_json(folder / "run.json")
+    if not (found.get("stages") or (folder / "model.pt").exists() or any(folder.glob("training_*.pt"))):
+        return found == {**asked, "stages": {}}  # nothing was trained yet
     _check_data(folder, found, reading)
     recipes = found.get("recipe", {}), asked["recipe"]
     differing = sorted(key for key in {**recipes[0], **recipes[1]} if recipes[0].get(key) != recipes[1].get(key))

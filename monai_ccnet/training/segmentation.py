@@ -18,7 +18,7 @@ from monai.utils import IgniteInfo, min_version, optional_import
 from PIL import Image
 
 from monai_ccnet.configs import config_file, running_workflow
-from monai_ccnet.data.images import as_paths, load_image
+from monai_ccnet.data.images import as_paths, check_spacing, is_file, load_image
 from monai_ccnet.files import csv_rows
 
 if TYPE_CHECKING:
@@ -73,19 +73,26 @@ def _plain_config(config: Any) -> str:
 
 
 def readable_images(
-    datalist: Sequence[Mapping[str, Any]], output_dir: str | os.PathLike, channels: int | None = None
+    datalist: Sequence[Any],
+    output_dir: str | os.PathLike,
+    network_def: Mapping[str, Any],
+    spacing: Sequence[float] | None = None,
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """Return the images of a list that can be segmented, with the file for each, and for the others what is wrong.
 
     Args:
-        datalist: images to be segmented.
+        datalist: images to be segmented: paths, or dicts with the path at ``image``.
         output_dir: folder for the segmentations.
-        channels: channels that the network takes.
+        network_def: MONAI config of the network.
+        spacing: size of a voxel to which images are resampled, in millimetres.
 
     Returns:
         Items with ``segmentation``, the path of the file to be written: of the image's name and type, or PNG for JPEG
         and NIfTI for DICOM; and pairs of an image's path and the reason why it is left out.
     """
+    datalist = [item if isinstance(item, Mapping) else {"image": item} for item in datalist]
+    if not datalist or not all(is_file(item.get("image")) for item in datalist):
+        raise ValueError(f"datalist must hold paths of images, as in [{{'image': 'a.png'}}], got {datalist!r:.200}.")
     outputs = [_output_of(item["image"], Path(output_dir)) for item in datalist]
     good, bad = [], []
     for item, output in zip(datalist, outputs, strict=True):
@@ -94,15 +101,22 @@ def readable_images(
             bad.append((name, f"its segmentation {output.name} is another image's too: rename one of them"))
             continue
         try:
-            image = load_image(item["image"])
+            _check_input(load_image(item["image"]), network_def, spacing)
         except (OSError, ValueError) as error:
             bad.append((name, str(error)))
             continue
-        if channels is not None and len(image) != channels:
-            bad.append((name, f"it has {len(image)} channels, and the network takes {channels}"))
-            continue
         good.append({**item, "segmentation": str(output)})
     return good, bad
+
+
+def _check_input(image: Any, network_def: Mapping[str, Any], spacing: Sequence[float] | None) -> None:
+    found = {"channels": len(image), "axes": image.ndim - 1}
+    taken = {"channels": network_def.get("in_channels"), "axes": network_def.get("spatial_dims")}
+    for what, number in found.items():
+        if taken[what] not in (None, number):
+            raise ValueError(f"it has {number} {what}, and the network takes {taken[what]}")
+    if spacing is not None:
+        check_spacing(spacing, image.meta["frame"], image.shape[1:], image.affine)
 
 
 def _output_of(image: Any, folder: Path) -> Path:

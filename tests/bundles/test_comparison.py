@@ -2,14 +2,18 @@
 
 import csv
 import json
+import shutil
 
+import numpy as np
 import pytest
 from matplotlib.image import imread
 from monai.bundle import ConfigWorkflow
+from PIL import Image
 
 import monai_ccnet
 from monai_ccnet.comparison import METHODS, compare, compare_table
 from monai_ccnet.complexity import ComplexityProfile
+from monai_ccnet.configs import root_cause
 from monai_ccnet.constraints import DiskBudget
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.files import write_table
@@ -81,6 +85,33 @@ def test_with_fewer_filters_than_planned_the_floor_is_missed(disks_2d, tmp_path,
         assert planned["weights"] > fewer[0]["weights"] > fewer[1]["weights"]
         assert planned["constraint"] == "at least 95.0% of the full-size network's score"
         assert all(0 <= row["f1"] <= 1 for row in fewer)
+
+
+def test_a_pruned_network_is_not_taken_over_by_another_comparison(disks_2d, tmp_path, quick, monkeypatch):
+    asked = {"methods": ["neuron merging"], "seeds": [0], "pictures": False}
+    _compare(disks_2d, tmp_path, quick, **asked)
+    (rival,) = tmp_path.glob("*/rival.json")
+    written = rival.stat().st_mtime_ns
+    _compare(disks_2d, tmp_path, quick, **asked)
+    assert rival.stat().st_mtime_ns == written
+    data = shutil.copytree(disks_2d, tmp_path / "set")
+    path = data / "imagesTr" / "case_0.png"
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    changed = {**METHODS["neuron merging"], "importance": "random"}
+    for dataset_dir, recipe, method, message in (
+        (disks_2d, {**quick, "max_epochs": 3}, None, "holds a run with another max_epochs"),
+        (data, quick, None, r"1 of 16 files have changed since, such as imagesTr/case_0\.png"),
+        (disks_2d, quick, changed, "holds a network of another method: choose another output_dir"),
+    ):
+        if method:
+            monkeypatch.setitem(METHODS, "neuron merging", method)
+        with pytest.raises(RuntimeError) as raised:
+            _compare(dataset_dir, tmp_path, recipe, **asked)
+        with pytest.raises(ValueError, match=message):
+            raise root_cause(raised.value)
+    assert rival.stat().st_mtime_ns == written
+    _compare(disks_2d, tmp_path, quick, **asked, force=True)
+    assert rival.stat().st_mtime_ns != written
 
 
 def test_unknown_methods_and_tables_are_refused(tmp_path):

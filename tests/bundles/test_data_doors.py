@@ -409,7 +409,7 @@ def test_test_entries_that_are_plain_names_are_replaced_by_a_part_held_out(tmp_p
 def test_what_can_never_be_is_refused_before_anything_is_measured(flat, tmp_path, capsys):
     blank = make(tmp_path / "blank", as_label=lambda mask: 0 * mask)
     for data, words, message in (
-        (blank, [], "none of the 2 test labels of 'made' holds any foreground"),
+        (blank, [], "none of the 2 training labels of 'made' holds any foreground"),
         (flat, ["--budget_bytes", "300"], "no width fits the budget"),
         (flat, ["--budget_bytes", "90000", "--bits_per_weight", "7"], "bits_per_weight must be one of 8, 16, 32, 64"),
         (flat, ["--full_size_score", "0"], "full_size_score must be a number above 0 and at most 1"),
@@ -427,7 +427,9 @@ def test_the_same_image_in_training_and_test_is_refused_at_every_door(flat, tmp_
     shutil.copy(data / "imagesTr" / "c0.png", data / "imagesTs" / "c2.png")
     for verb, words in (("compress", FLAT), ("train", TRAIN), ("measure", []), ("evaluate", [])):
         assert run(verb, data, tmp_path / verb, *words) == 1
-        assert "1 of 2 test images are in training too, such as imagesTs/c2.png" in capsys.readouterr().err
+        assert (
+            "1 of 2 test images are in training or validation too, such as imagesTs/c2.png" in capsys.readouterr().err
+        )
     assert run("measure", data, tmp_path / "measure", "--allow_overlap", "True") == 0
 
 
@@ -501,6 +503,58 @@ def test_inference_and_evaluation_take_over_the_settings_of_the_run(flat, compre
     assert (
         "evaluated with another validate#inferer than train.yaml's: give this run the same" in capsys.readouterr().err
     )
+
+
+def test_inference_refuses_what_its_network_cannot_take(flat, deep, compressed, compressed_3d, tmp_path, capsys):
+    output_dir, deep_dir = copied(compressed, tmp_path), shutil.copytree(compressed_3d, tmp_path / "deep")
+    images = tmp_path / "set" / "imagesTs"
+    images.mkdir(parents=True)
+    nibabel.save(nibabel.Nifti1Image(disc(2)[0].T[..., None], np.eye(4)), images / "slice.nii.gz")
+    shutil.copy(flat / "imagesTs" / "c2.png", images / "c2.png")
+    assert run("infer", tmp_path / "set", output_dir) == 1
+    assert "slice.nii.gz: it has 3 axes, and the network takes 2" in capsys.readouterr().err
+    assert [path.name for path in (output_dir / "predictions").iterdir()] == ["c2_seg.png"]
+    for words, message in (
+        (["--datalist", "[]"], "datalist must hold paths of images"),
+        (["--datalist", "[{'label': 'a.png'}]"], "datalist must hold paths of images"),
+        (["--overlap", "1"], "overlap must be a number from 0 and below 1"),
+        (["--patch_size", "[32]"], "patch_size must hold 2 lengths for images of 2 axes, got [32]"),
+        (["--spacing", "[1, 1]"], "spacing=[1, 1] needs volumes, and a picture has no size of a pixel"),
+    ):
+        assert run("infer", flat, output_dir, *words) == 1
+        assert message in capsys.readouterr().err
+    for spacing in ("[0, 1, 1]", "[1, 1]"):
+        assert run("infer", deep, deep_dir, "--spacing", spacing) == 1
+        assert "spacing must " in capsys.readouterr().err
+    assert run("infer", flat, output_dir, "--datalist", f"['{flat / 'imagesTs' / 'c3.png'}']") == 0
+    shutil.rmtree(output_dir / "predictions")
+    (output_dir / "predictions").write_text("")
+    assert run("infer", flat, output_dir) == 1
+    assert "predictions cannot be written" in capsys.readouterr().err
+
+
+def test_an_evaluation_on_other_data_leaves_the_scores_of_the_run(flat, compressed, tmp_path, capsys):
+    output_dir = copied(compressed, tmp_path)
+    before = (output_dir / "metrics.csv").read_bytes()
+    other = make(tmp_path / "set", as_image=lambda pixels: 255 - pixels, name="other")
+    assert run("evaluate", other, output_dir) == 0
+    assert (output_dir / "metrics.csv").read_bytes() == before
+    assert (output_dir / "evaluation-other" / "metrics.csv").read_bytes() != before
+    assert "is of other data: the scores on other are written to" in capsys.readouterr().out
+    assert run("train", flat, tmp_path / "trained", *TRAIN) in (0, 3)
+    assert run("evaluate", flat, tmp_path / "trained", "--channels", "[4,8]") == 1
+    assert "holds the weights of another network" in capsys.readouterr().err
+
+
+def test_a_run_that_failed_before_it_trained_is_no_obstacle(flat, tmp_path, monkeypatch):
+    from monai_ccnet.training import run as module
+
+    with monkeypatch.context() as broken:
+        broken.setattr(module, "check_space", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        assert run("train", flat, tmp_path / "output", *TRAIN, "--seed", "1") == 1
+    assert (tmp_path / "output" / "run.json").exists()
+    assert run("train", flat, tmp_path / "output", *TRAIN) in (0, 3)
+    assert json.loads((tmp_path / "output" / "run.json").read_text())["recipe"]["seed"] == 0
 
 
 # nnU-Net

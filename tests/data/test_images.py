@@ -331,7 +331,7 @@ def test_the_same_volume_in_nifti_nrrd_and_metaimage(tmp_path):
         assert np.allclose(found.affine, expected.affine, atol=1e-5), name
 
 
-def dicom_series(folder, volume, spacing=(1.5, 2.0, 3.0), leave_out=(), uid="1.2.3"):
+def dicom_series(folder, volume, spacing=(1.5, 2.0, 3.0), leave_out=(), uid="1.2.3", **of_the_last):
     """Write a CT series of axial slices, the first row at the front, as scanners do."""
     pydicom = pytest.importorskip("pydicom")
     folder.mkdir()
@@ -353,6 +353,11 @@ def dicom_series(folder, volume, spacing=(1.5, 2.0, 3.0), leave_out=(), uid="1.2
         slice_.SamplesPerPixel, slice_.PhotometricInterpretation = 1, "MONOCHROME2"
         slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit, slice_.PixelRepresentation = 16, 16, 15, 1
         slice_.RescaleSlope, slice_.RescaleIntercept = 1, -1000
+        for name, value in of_the_last.items() if index == volume.shape[2] - 1 else ():
+            if value is None:
+                delattr(slice_, name)
+            else:
+                setattr(slice_, name, value)
         slice_.PixelData = (volume[:, :, index].T + 1000).astype("<i2").tobytes()
         pydicom.dcmwrite(folder / f"{index:03d}.dcm", slice_, enforce_file_format=True)
 
@@ -466,3 +471,37 @@ def test_a_label_far_from_any_class_is_named_by_its_value(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.full((3, 3, 3), 1e30), np.eye(4)), tmp_path / "far.nii")
     with pytest.raises(ValueError, match=r"far\.nii holds 1e\+30: a label must hold the numbers of its classes"):
         load_image(tmp_path / "far.nii", label=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ImageOrientationPatient": [0, 1, 0, 1, 0, 0]}, "has slices of different ImageOrientationPatient"),
+        ({"PixelSpacing": [1, 1]}, "has slices of different PixelSpacing"),
+        ({"ImagePositionPatient": None}, "has slices without ImagePositionPatient"),
+        ({"NumberOfFrames": 4}, "holds several frames in one DICOM file"),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, "is stored as MONOCHROME1, MONOCHROME2"),
+    ],
+)
+def test_a_dicom_series_whose_slices_differ_is_refused(change, message, tmp_path):
+    dicom_series(tmp_path / "ct", RNG.integers(-900, 900, (5, 6, 4)), **change)
+    with pytest.raises(ValueError, match=rf"ct cannot be read \(it {message}"):
+        read_stored(tmp_path / "ct")
+
+
+def test_a_folder_that_is_no_series_is_refused(tmp_path):
+    (tmp_path / "ct").mkdir()
+    (tmp_path / "ct" / "notes.txt").write_text("not DICOM")
+    with pytest.raises(ValueError, match="holds files that are not DICOM"):
+        read_stored(tmp_path / "ct")
+    dicom_series(tmp_path / "series", RNG.integers(-900, 900, (5, 6, 4)))
+    (tmp_path / "series" / "more").mkdir()
+    with pytest.raises(ValueError, match="holds no files, or folders beside them"):
+        read_stored(tmp_path / "series")
+
+
+def test_nrrd_in_micrometres_is_refused(tmp_path):
+    header = {"space": "RAS", "space directions": np.eye(3), "space origin": [0, 0, 0], "space units": ["um"] * 3}
+    nrrd.write(str(tmp_path / "a.nrrd"), np.zeros((2, 3, 4)), header)
+    with pytest.raises(ValueError, match="it lies in um: save it in millimetres"):
+        read_stored(tmp_path / "a.nrrd")

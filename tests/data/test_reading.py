@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_ccnet.data import DataReading, check_scorable, hold_out, open_dataset, read_dataset
+from monai_ccnet.data import DataReading, check_scorable, check_trainable, hold_out, open_dataset, read_dataset
+from monai_ccnet.files import files_of
 
 RNG = np.random.default_rng(0)
 
@@ -177,7 +178,7 @@ def test_the_same_image_in_training_and_test_is_refused_in_whatever_form(tmp_pat
     folder = folder_of(tmp_path / "set")
     Image.open(folder / "training2.png").save(folder / "test1.png")
     with pytest.raises(
-        ValueError, match=r"1 of 2 test images are in training too, such as test1\.png as training2\.png"
+        ValueError, match=r"1 of 2 test images are in training or validation too, such as test1\.png as training2\.png"
     ):
         reading(folder)
     assert (
@@ -230,7 +231,9 @@ def test_uneven_spacing_is_said_with_the_remedy(tmp_path):
     assert '--spacing "[1, 1, 1]"' in str(read)
     with pytest.raises(ValueError, match="one length above 0 for each of 3 axes, got"):
         reading(tmp_path / "set", spacing=[1, 1])
-    with pytest.raises(ValueError, match=r"needs volumes: training0\.png has no size of a pixel"):
+    with pytest.raises(ValueError, match="makes 1,000,000 voxels of each one: give it in millimetres"):
+        reading(tmp_path / "set", spacing=[0.01, 0.01, 0.01])
+    with pytest.raises(ValueError, match=r"spacing=\[1, 1\] needs volumes, and a picture has no size of a pixel"):
         reading(folder_of(tmp_path / "flat"), spacing=[1, 1])
 
 
@@ -302,3 +305,82 @@ def test_images_of_another_kind_are_refused_by_name(tmp_path):
     Image.fromarray(RNG.integers(0, 256, (6, 8, 3)).astype(np.uint8)).save(folder / "training1.png")
     with pytest.raises(ValueError, match=r"training1\.png has 3 channels and 2 axes and training0\.png has 1 channels"):
         reading(folder)
+
+
+def test_both_files_of_a_pair_belong_to_the_image(tmp_path):
+    def pair(path):
+        nibabel.save(nibabel.Nifti1Pair(RNG.normal(size=(6, 8, 4)).astype(np.float32), np.eye(4)), path)
+
+    def label(path):
+        volume(path, None, np.eye(6, 8)[..., None] * np.ones(4, np.float32))
+
+    folder = folder_of(tmp_path / "set", pair, label, ".hdr", ".nii")
+    first = reading(folder)
+    assert first.training[0].bytes > 4 * 6 * 8 * 4
+    content = bytearray((folder / "training0.img").read_bytes())
+    content[0] ^= 1
+    (folder / "training0.img").write_bytes(content)
+    assert reading(folder).differences(first) == "1 of 10 files have changed since, such as training0.hdr"
+
+
+def test_the_files_that_a_header_names(tmp_path):
+    (tmp_path / "a.raw").write_bytes(b"")
+    (tmp_path / "a.mhd").write_text("NDims = 3\nElementDataFile = a.raw\n")
+    (tmp_path / "b.nhdr").write_text("NRRD0004\ndata file: a.raw\n")
+    assert files_of(tmp_path / "a.mhd") == [str(tmp_path / "a.mhd"), str(tmp_path / "a.raw")]
+    assert files_of(tmp_path / "b.nhdr") == [str(tmp_path / "b.nhdr"), str(tmp_path / "a.raw")]
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series" / "1.dcm").write_bytes(b"")
+    assert files_of(tmp_path / "series") == [str(tmp_path / "series" / "1.dcm")]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"training": [{"image": "training0.png", "label": "training0.png"}]}, "as an image and as its own label"),
+        (
+            {"training": [{"image": "training0.png", "label": "training0_mask.png"}] * 2},
+            "is listed twice in `training`",
+        ),
+        ({"training": [{"image": "", "label": "training0_mask.png"}]}, "each entry must be"),
+        ({"validation": "training0.png"}, "`validation` must be a list, got 'training0.png'"),
+        ({"labels": {"0": "background", "1": {"name": "disk"}}}, "`labels` must be names of classes, got"),
+        ({"labels": {"0": "background", "1": None}}, "`labels` must be names of classes, got None"),
+    ],
+)
+def test_a_list_that_contradicts_itself_is_refused(change, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        reading(folder_of(tmp_path / "set", **change))
+
+
+def test_a_key_that_is_there_twice_and_a_list_that_is_no_json_are_to_be_corrected(tmp_path):
+    folder = folder_of(tmp_path / "set")
+    file = folder / "dataset.json"
+    text = file.read_text()
+    file.write_text(text.replace('"training"', '"test": [], "training"', 1))
+    with pytest.raises(ValueError, match=r"dataset\.json is not valid JSON \('test' is there twice\): correct it"):
+        open_dataset(folder)
+    file.write_text(text[:-2])
+    with pytest.raises(ValueError, match=r"dataset\.json is not valid JSON .*: correct it"):
+        open_dataset(folder)
+
+
+def test_a_subject_in_training_and_test_is_refused(tmp_path):
+    folder = folder_of(tmp_path / "set")
+    described = json.loads((folder / "dataset.json").read_text())
+    for part in ("training", "test"):
+        for index, item in enumerate(described[part]):
+            item["subject"] = index
+    (folder / "dataset.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match="2 subjects are in training and in test, such as '0'"):
+        reading(folder)
+    assert reading(folder, allow_overlap=True)
+
+
+def test_training_labels_without_foreground_teach_nothing(tmp_path):
+    folder = folder_of(tmp_path / "set")
+    check_trainable(reading(folder))
+    for index in range(3):
+        mask(folder / f"training{index}_mask.png", 0)
+    with pytest.raises(ValueError, match="none of the 3 training labels of 'set' holds any foreground"):
+        check_trainable(reading(folder))
