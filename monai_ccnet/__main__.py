@@ -126,6 +126,8 @@ def _run(verb: str, given: dict[str, Any]) -> int:
         workflow.initialize()
         workflow.run()
         workflow.finalize()
+    except KeyboardInterrupt:
+        return _failed("interrupted. What is done is kept: the same command goes on from there.", 130)
     except SystemExit as end:  # a network that has not learned
         return int(end.code or 0)
     except Exception as error:
@@ -201,9 +203,9 @@ def _help(verb: str) -> str:
     return "\n".join([*lines, "", further, "--traceback shows where an error came from."])
 
 
-def _failed(words: str) -> int:
+def _failed(words: str, status: int = 1) -> int:
     print(f"monai-ccnet: {words}", file=sys.stderr)
-    return 1
+    return status
 
 
 if __name__ == "__main__":

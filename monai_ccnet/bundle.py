@@ -45,6 +45,7 @@ __all__ = [
     "NO_PICTURES",
     "check_calibration",
     "check_constraints",
+    "check_profiles",
     "check_run",
     "compare_all",
     "constraints_from",
@@ -349,6 +350,10 @@ def save_calibration(
         given: ``metric``, ``curvature``, ``omegas`` and ``source`` of :func:`~monai_ccnet.calibration.calibrate`.
     """
     folder = Path(output_dir)
+    if errors := [record.error for record in records if record.error is not None]:
+        print(f"{len(errors)} of {len(records)} training runs failed, such as by {errors[0]}")
+        if len(errors) == len(records):
+            raise ValueError(f"all {len(errors)} training runs failed, the first by {errors[0]}")
     laws = calibrate(records, profiles, **given)
     best, chosen = laws[0], profiles_for(laws[0], profiles)
     best.save(folder / "degradation.json")
@@ -388,10 +393,16 @@ def check_calibration(
             data set cannot be used or scored.
     """
     names = [open_dataset(folder).name for folder in dataset_dirs]
+    if "seed" in (recipe or {}):
+        raise ValueError("recipe holds a seed, and each training run has one of `seeds`: give --seeds instead.")
     if len(set(names)) < 2:
         raise ValueError(f"a law needs at least two data sets, got {names}: give --dataset_dirs \"['A','B']\".")
     if 1 not in multipliers:
         raise ValueError(f"multiplier 1 must be among {list(multipliers)}: scores relate to the full-size network's.")
+    if len(set(multipliers)) < 2:
+        raise ValueError(f"a law needs a narrower network beside the full-size one: add one to {list(multipliers)}.")
+    if not measures:
+        raise ValueError("measures is empty: name one, or leave it out for all.")
     for measure in measures:
         measure_settings(measure)
     if metric not in ("f1", "iu"):
@@ -399,6 +410,22 @@ def check_calibration(
     for folder in dataset_dirs:
         data, given = dataset_of(folder, recipe or {}), {k: v for k, v in (recipe or {}).items() if k in _READ_AS}
         check_scorable(read_dataset(data, progress=True, **given))
+
+
+def check_profiles(profiles: Sequence[ComplexityProfile]) -> None:
+    """Refuse data sets that no measure tells apart, before anything is trained on them.
+
+    Raises:
+        ValueError: if each measure gives all of them the same complexity at full scale.
+    """
+    by_measure: dict[str, set[float]] = {}
+    for profile in profiles:
+        by_measure.setdefault(profile.settings["measure"], set()).add(profile.at(1))
+    if all(len(found) < 2 for found in by_measure.values()):
+        raise ValueError(
+            f"all data sets are equally complex by {', '.join(sorted(by_measure))}, so that no law can be fitted: "
+            "choose sets that differ."
+        )
 
 
 def sweep_source(dataset_dirs: Sequence[str | os.PathLike]) -> str:

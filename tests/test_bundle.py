@@ -1,12 +1,14 @@
 """What the configs call, as functions."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from monai_ccnet.bundle import check_calibration, constraints_from, measure_settings_for
+from monai_ccnet.bundle import check_calibration, check_profiles, constraints_from, measure_settings_for
+from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.constraints import AccuracyFloor, ComputeBudget, DiskBudget, LatencyBudget, MemoryBudget
 from monai_ccnet.degradation import DegradationModel
 
@@ -52,6 +54,9 @@ def test_a_data_set_is_measured_as_the_law_was_unless_asked_otherwise():
         ({"dataset_dirs": 1}, r"at least two data sets, got \['disks'\]"),
         ({"multipliers": [0.5]}, "multiplier 1 must be among"),
         ({"measures": ["jpge"]}, "unknown measure 'jpge'"),
+        ({"multipliers": [1.0, 1.0]}, "needs a narrower network beside the full-size one"),
+        ({"measures": []}, "measures is empty"),
+        ({"recipe": {"seed": 1}}, "give --seeds instead"),
         ({"metric": "dice"}, "metric must be 'f1' or 'iu', got 'dice'"),
     ],
 )
@@ -72,3 +77,10 @@ def test_a_calibration_that_could_not_be_fitted_is_refused(changed, message, tmp
         changed = {"dataset_dirs": folders[:1]}
     with pytest.raises(ValueError, match=message):
         check_calibration(**given | changed)
+
+
+def test_sets_that_no_measure_tells_apart_are_not_trained_on():
+    first = ComplexityProfile.published("drive")
+    check_profiles([first, ComplexityProfile.published("melanoma")])
+    with pytest.raises(ValueError, match="all data sets are equally complex by jpeg"):
+        check_profiles([first, replace(first, dataset="other")])

@@ -16,6 +16,7 @@ from nibabel.orientations import apply_orientation, io_orientation
 from tqdm.auto import tqdm
 
 from monai_ccnet.data.images import Stored, as_label_values, as_paths, grid_words, orientation, read_stored
+from monai_ccnet.data.volumes import META_ENDINGS
 from monai_ccnet.files import file_digest, files_of
 from monai_ccnet.values import Value
 
@@ -105,7 +106,7 @@ def facts_of(
     mapped = tuple(sorted(as_label_values(label_values).items()))
     if n_jobs is None:  # threads only wait for each other where files are small
         first = [path for image, _ in wanted[:_FEW_FILES] for path in as_paths(image) if os.path.exists(path)]
-        large = sum(map(os.path.getsize, first)) > _SMALL * len(first)
+        large = sum(map(os.path.getsize, first)) > _SMALL * len(first) and not first[0].lower().endswith(META_ENDINGS)
         n_jobs = min(4, os.cpu_count() or 1) if large else 1
     tasks = (delayed(_facts)(image, is_label, relative(image), mapped, known or {}) for image, is_label in wanted)
     results = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(tasks)

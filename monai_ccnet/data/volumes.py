@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,18 @@ from monai.utils.module import optional_import
 
 from monai_ccnet.data.pictures import RefusedError
 
-__all__ = ["VOLUME_ENDINGS", "is_volume", "read_volume"]
+__all__ = ["META_ENDINGS", "VOLUME_ENDINGS", "is_volume", "read_volume"]
 
 nrrd, has_nrrd = optional_import("nrrd")
 pydicom, has_pydicom = optional_import("pydicom")
 _, has_itk = optional_import("itk")
 
+_ITK = threading.Lock()  # ITK changes the working directory while it loads its parts
 _NIFTI = (".nii", ".nii.gz", ".img", ".hdr", ".mgz", ".mgh")
 _NRRD = (".nrrd", ".nhdr")
-_META = (".mha", ".mhd")
+META_ENDINGS = (".mha", ".mhd")
 _DICOM = (".dcm", ".dicom", ".ima")
-VOLUME_ENDINGS = (*_NIFTI, *_NRRD, *_META, *_DICOM)
+VOLUME_ENDINGS = (*_NIFTI, *_NRRD, *META_ENDINGS, *_DICOM)
 _SPACES = {  # signs that turn the space of an NRRD file into right-anterior-superior
     "left-posterior-superior": (-1, -1, 1),
     "left-anterior-superior": (-1, 1, 1),
@@ -56,9 +58,10 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
         array, affine, kind = _dicom(path)
     elif name.endswith(_NRRD):
         array, affine, kind = _nrrd(path)
-    elif name.endswith(_META):
+    elif name.endswith(META_ENDINGS):
         _need(has_itk, "MetaImage", "itk")
-        array, affine = _by_monai(ITKReader(), path)
+        with _ITK:
+            array, affine = _by_monai(ITKReader(), path.absolute())
         kind = f"MetaImage, {array.dtype}"
     else:
         array, affine, kind = _nifti(path)

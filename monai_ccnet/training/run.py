@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from monai.bundle.config_parser import ConfigParser
 
 from monai_ccnet.configs import run_list, running_workflow, take_over
@@ -112,7 +112,7 @@ def finish_run(
     asked = asked_of(parser, network_def)
     check_writable(folder)
     check_asked(folder, asked, parser.get_parsed_content("reading"))
-    with FileLock(folder / ".lock", timeout=-1 if wait else 0):
+    with _lock(folder).acquire(timeout=-1 if wait else 0):
         _begin(folder, asked, parser)
         if (record := finished_record(folder)) is not None:
             return record
@@ -148,8 +148,20 @@ def begin_run() -> None:
     parser = running_workflow().parser
     folder = Path(parser.get_parsed_content("output_dir"))
     if os.environ.get("RANK", "0") == "0":
+        check_writable(folder)
+        try:
+            _lock(folder).acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(
+                f"another process trains in {folder}: wait for it, or choose another output_dir."
+            ) from error
         _begin(folder, asked_of(parser, _network_def(parser)), parser)
         check_space(folder, parser.get_parsed_content("network"))
+
+
+def _lock(folder: Path) -> FileLock:
+    """Return the lock of a folder, the same one within a process, which it frees at the latest when it ends."""
+    return FileLock(folder / ".lock", is_singleton=True)
 
 
 def _begin(folder: Path, asked: Mapping[str, Any], parser: ConfigParser) -> None:
@@ -179,6 +191,7 @@ def end_training() -> None:
         SystemExit: with status 3; the weights are written all the same.
     """
     parser = running_workflow().parser
+    _lock(Path(parser.get_parsed_content("output_dir"))).release()
     state = parser.get_parsed_content("validate::evaluator").state
     details = getattr(state, "metric_details", {}).get("f1")
     if details is None:

@@ -87,10 +87,10 @@ def plan_trials(
         data_digest = read_dataset(data, **read_as).digest
         family = full["_target_"].rsplit(".", 1)[-1]
         input_shape = default_input_shape(full)
-        for multiplier in multipliers:
+        for multiplier in dict.fromkeys(multipliers):
             network_def = narrow(full, multiplier)
             cost = float(network_size(network_def, input_shape).macs or 0)
-            for seed in seeds:
+            for seed in dict.fromkeys(seeds):
                 given = recipe_of({**recipe, "seed": seed}, list(train))
                 depends_on = [data_digest, network_def, given, config]
                 digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:8]

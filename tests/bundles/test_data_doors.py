@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from filelock import FileLock
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from PIL import Image
 
@@ -373,8 +374,8 @@ def test_an_interrupted_training_is_not_taken_up_by_another_run(flat, tmp_path, 
 
     output_dir = tmp_path / "output"
     monkeypatch.setattr(EpochLosses, "_complete", stop_in_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        run("train", flat, output_dir, *TRAIN)
+    assert run("train", flat, output_dir, *TRAIN) == 130
+    assert "interrupted. What is done is kept: the same command goes on" in capsys.readouterr().err
     monkeypatch.undo()
     assert list(output_dir.glob("training_*.pt"))
     other = make(tmp_path / "set", as_image=lambda pixels: 255 - pixels)
@@ -544,6 +545,15 @@ def test_an_evaluation_on_other_data_leaves_the_scores_of_the_run(flat, compress
     assert run("train", flat, tmp_path / "trained", *TRAIN) in (0, 3)
     assert run("evaluate", flat, tmp_path / "trained", "--channels", "[4,8]") == 1
     assert "holds the weights of another network" in capsys.readouterr().err
+
+
+def test_two_trainings_do_not_share_a_folder(flat, tmp_path, capsys):
+    (tmp_path / "output").mkdir()
+    held = FileLock(tmp_path / "output" / ".lock", is_singleton=False)
+    with held:
+        assert run("train", flat, tmp_path / "output", *TRAIN) == 1
+    assert "another process trains in" in capsys.readouterr().err
+    assert run("train", flat, tmp_path / "output", *TRAIN) in (0, 3)
 
 
 def test_a_run_that_failed_before_it_trained_is_no_obstacle(flat, tmp_path, monkeypatch):
