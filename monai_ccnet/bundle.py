@@ -13,7 +13,7 @@ from monai_ccnet import figures
 from monai_ccnet.calibration import calibrate, degradation_points, profiles_for
 from monai_ccnet.comparison import Rival, compare, compare_table, rival_latencies
 from monai_ccnet.complexity import ComplexityProfile, measure_dataset, measure_settings, rank_measures
-from monai_ccnet.configs import running_workflow
+from monai_ccnet.configs import check_recipe, running_workflow
 from monai_ccnet.constraints import (
     AccuracyFloor,
     Budget,
@@ -47,6 +47,7 @@ __all__ = [
     "check_constraints",
     "check_profiles",
     "check_run",
+    "check_shared_recipe",
     "compare_all",
     "constraints_from",
     "dataset_of",
@@ -393,8 +394,7 @@ def check_calibration(
             data set cannot be used or scored.
     """
     names = [open_dataset(folder).name for folder in dataset_dirs]
-    if "seed" in (recipe or {}):
-        raise ValueError("recipe holds a seed, and each training run has one of `seeds`: give --seeds instead.")
+    check_shared_recipe(recipe or {})
     if len(set(names)) < 2:
         raise ValueError(f"a law needs at least two data sets, got {names}: give --dataset_dirs \"['A','B']\".")
     if 1 not in multipliers:
@@ -410,6 +410,21 @@ def check_calibration(
     for folder in dataset_dirs:
         data, given = dataset_of(folder, recipe or {}), {k: v for k, v in (recipe or {}).items() if k in _READ_AS}
         check_scorable(read_dataset(data, progress=True, **given))
+
+
+def check_shared_recipe(recipe: Mapping[str, Any]) -> None:
+    """Refuse settings for several training runs that each run has its own of, or that are unknown.
+
+    Args:
+        recipe: ids of ``train.yaml``.
+
+    Raises:
+        ValueError: with the setting to give in its place.
+    """
+    own = {"seed": "seeds", "dataset_dir": "dataset_dirs or dataset_dir", "output_dir": "output_dir"}
+    for name in own.keys() & recipe.keys():
+        raise ValueError(f"recipe holds {name}, and each training run has its own: give --{own[name]} instead.")
+    check_recipe(recipe)
 
 
 def check_profiles(profiles: Sequence[ComplexityProfile]) -> None:

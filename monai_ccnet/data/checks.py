@@ -30,7 +30,7 @@ def class_names(labels: Any) -> tuple[str, ...]:
     True
     """
     if isinstance(labels, Sequence) and not isinstance(labels, str) and labels:
-        return tuple(map(str, labels))
+        return _different(list(map(str, labels)))
     if not isinstance(labels, Mapping) or not labels:
         raise ValueError('it has no `labels`: add them, as in {"0": "background", "1": "vessel"}')
     if odd := [name for name in labels.values() if not isinstance(name, (str, int)) or isinstance(name, bool)]:
@@ -44,12 +44,18 @@ def class_names(labels: Any) -> tuple[str, ...]:
             f"{sorted(by_number)}: renumber them, and map the values in the masks with --label_values, as in "
             "{0: 0, 255: 1}"
         )
-    return tuple(by_number[str(number)] for number in range(len(by_number)))
+    return _different([by_number[str(number)] for number in range(len(by_number))])
+
+
+def _different(names: list[str]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"`labels` gives two classes one name, {', '.join(names)}: name each differently")
+    return tuple(names)
 
 
 def check_datalist(
     datalist: Iterable[Mapping[Hashable, Any]],
-    labels: Mapping[str, Any] | Sequence[Any],
+    labels: Mapping[str, Any] | Sequence[Any] | None = None,
     *,
     image_key: str = "image",
     label_key: str = "label",
@@ -63,7 +69,8 @@ def check_datalist(
 
     Args:
         datalist: items with file paths; an item without a label is an image to be segmented.
-        labels: classes, as :func:`class_names` takes them.
+        labels: classes, as :func:`class_names` takes them; ``None`` leaves the values of labels, and whether images are
+            alike, to whoever trains on them, and checks where they lie alone.
         image_key: key of the image in an item.
         label_key: key of the label in an item.
         label_values: number of the class for each value in a label, such as ``{0: 0, 255: 1}``.
@@ -75,7 +82,7 @@ def check_datalist(
         FileNotFoundError: if a file is missing.
         ValueError: if a file is invalid; the message names the file and the remedy.
     """
-    names, items = class_names(labels), list(datalist)
+    names, items = None if labels is None else class_names(labels), list(datalist)
     files = [
         (item[image_key], item.get(label_key))
         for item in items
@@ -85,9 +92,19 @@ def check_datalist(
         warnings.warn(f"{left} of {len(items)} items are not given as files, and were not checked.", stacklevel=2)
     wanted = [(path, is_label) for pair in files for is_label, path in enumerate(pair) if path is not None]
     facts = iter(
-        facts_of([(p, bool(is_label)) for p, is_label in wanted], _whole_name, label_values=label_values, n_jobs=1)
+        facts_of(
+            [(path, bool(is_label) and names is not None) for path, is_label in wanted],
+            _whole_name,
+            label_values=label_values,
+        )
     )
-    check_pairs([(next(facts), None if label is None else next(facts)) for _, label in files], names)
+    pairs = [(next(facts), None if label is None else next(facts)) for _, label in files]
+    if names is not None:
+        check_pairs(pairs, names)
+    else:
+        for image, label in pairs:
+            if label is not None:
+                _check_grid(image, label)
     return len(files)
 
 
@@ -118,14 +135,15 @@ def check_pairs(pairs: Sequence[tuple[FileFacts, FileFacts | None]], names: Sequ
                 f"({first.mode}): their axes may differ; save both in one format."
             )
         if label is not None:
-            _check_label(image, label, names)
+            _check_grid(image, label)
+            _check_values(label, names)
 
 
 def _axes(image: FileFacts) -> str:
     return f"{image.shape[0]} channels and {len(image.shape) - 1} axes"
 
 
-def _check_label(image: FileFacts, label: FileFacts, names: Sequence[str]) -> None:
+def _check_grid(image: FileFacts, label: FileFacts) -> None:
     if label.shape[1:] != image.shape[1:]:
         raise ValueError(
             f"the label {label.path} has the size {label.size} and its image {image.path} {image.size}: they must be "
@@ -141,12 +159,15 @@ def _check_label(image: FileFacts, label: FileFacts, names: Sequence[str]) -> No
             f"the label {label.path} lies on another grid ({label.grid}) than its image {image.path} ({image.grid}), "
             f"up to {apart:.3g} voxels apart: resample it to the image's grid, or correct its affine."
         )
+
+
+def _check_values(label: FileFacts, names: Sequence[str]) -> None:
     declared = set(map(str, range(len(names))))
     if undeclared := sorted(set(label.values) - declared, key=int):
         shown = ", ".join(undeclared[:5]) + (", ..." if len(undeclared) > 5 else "")
         remedy = "correct it, add the missing classes to `labels`, or map its values with --label_values"
         if set(label.values) <= {"0", "255"} and len(names) == 2:
-            remedy = 'give --label_values "{0: 0, 255: 1}"'
+            remedy = 'give --label_values "{0: 0, 255: 1}" (in calibrate and compare within --recipe)'
         raise ValueError(
             f"the label {label.path} holds {shown}, and dataset.json declares 0 to {len(names) - 1}: {remedy}."
         )

@@ -22,6 +22,7 @@ _ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, _SAMPLE_FORMAT = (
 )  # tags of EXIF and TIFF
 _BY_FORMAT = {1: "u", 2: "i", 3: "f", 5: "c", 6: "c"}  # kind of number by TIFF's SampleFormat
 _SPREAD = {"L;2": 85, "L;4": 17}  # by which Pillow spreads the values of few bits over 0..255
+_LOSSY_TIFF = {"jpeg", "tiff_jpeg", "webp", "jpeg2000"}  # compressions
 _LOSSY = {"JPEG", "MPO", "JPEG2000", "WEBP"}
 
 
@@ -55,8 +56,11 @@ def read_picture(path: Path, label: bool = False) -> tuple[np.ndarray, str]:
         if opened.mode not in _MODES:
             raise RefusedError(f"it has the mode {opened.mode}: convert it to greyscale or RGB")
         header, stored = f"{opened.format}, {opened.mode}", _stored(opened)
-        if label and opened.format in _LOSSY:
-            raise RefusedError(f"it is {opened.format}, which changes the class numbers of a label: save it as PNG")
+        lossy = opened.format if opened.format in _LOSSY else opened.info.get("compression", "")
+        if label and lossy in {*_LOSSY, *_LOSSY_TIFF}:
+            raise RefusedError(
+                f"it is stored by {lossy.upper()}, which changes the class numbers of a label: save it as PNG"
+            )
         pixels, turn = _decoded(opened, path, stored, label)
         if not label and "transparency" in opened.info and opened.mode in ("1", "L", "RGB"):
             _without_alpha(np.asarray(opened.convert("RGBA")))

@@ -84,3 +84,17 @@ def test_an_image_that_does_not_fit_is_named(item, tmp_path):
 def test_classes_are_numbered_from_zero():
     with pytest.raises(ValueError, match=r"numbered from 0 on.* got \['0', '255'\]"):
         check_datalist([], {"0": "background", "255": "vessel"})
+
+
+def test_where_labels_lie_is_checked_alone_without_classes(tmp_path):
+    image = {"image": save(tmp_path / "image.nii", np.ones((3, 4, 5)))}
+    probabilities = {**image, "label": save(tmp_path / "label.nii", np.full((3, 4, 5), 0.3))}
+    assert check_datalist([probabilities]) == 1
+    nibabel.save(nibabel.Nifti1Image(np.ones((3, 4, 5)), np.diag([-1.0, 1, 1, 1])), tmp_path / "mirrored.nii")
+    with pytest.raises(ValueError, match=r"mirrored\.nii lies on another grid"):
+        check_datalist([{**image, "label": str(tmp_path / "mirrored.nii")}])
+
+
+def test_two_classes_have_two_names():
+    with pytest.raises(ValueError, match="gives two classes one name, a, a"):
+        check_datalist([], ["a", "a"])

@@ -420,6 +420,14 @@ def test_a_label_in_a_format_that_changes_it_is_refused(quality, tmp_path):
             load_image(tmp_path / f"mask{ending}", label=True)
 
 
+def test_a_label_in_a_tiff_that_is_compressed_as_jpeg_is_refused(tmp_path):
+    Image.fromarray(MASK).save(tmp_path / "mask.tif", compression="jpeg")
+    with pytest.raises(ValueError, match="it is stored by JPEG, which changes the class numbers"):
+        load_image(tmp_path / "mask.tif", label=True)
+    Image.fromarray(MASK).save(tmp_path / "mask.tif", compression="tiff_lzw")
+    assert np.array_equal(pixels(tmp_path / "mask.tif", label=True), MASK)
+
+
 def test_numbers_that_float32_cannot_tell_apart_are_refused(tmp_path):
     path = tmp_path / "far.nii"
     for offset, good in ((0, True), (2**20, True), (2**31, False)):
