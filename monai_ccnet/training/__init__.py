@@ -1,18 +1,15 @@
 """Training runs by the bundle's configs, alone or in sweeps."""
 
+from monai_ccnet.training.asked import check_data, evaluation_dir, settings_left, use_settings_left
 from monai_ccnet.training.examples import SegmentedImage, segment_examples, segment_sweep
 from monai_ccnet.training.losses import DeepSupervision
 from monai_ccnet.training.run import (
     begin_run,
-    check_data,
     check_patch,
     end_training,
     end_with_score,
-    evaluation_dir,
     finish_run,
     forget_run,
-    settings_left,
-    use_settings_left,
 )
 from monai_ccnet.training.segmentation import WriteSegmentations, check_finite, readable_images, same_pipeline
 from monai_ccnet.training.sweeps import FAST_MULTIPLIERS, MULTIPLIERS, Trial, load_records, plan_trials, run_sweep

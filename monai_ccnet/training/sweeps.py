@@ -25,7 +25,7 @@ from monai_ccnet.networks.family import narrow
 from monai_ccnet.networks.size import network_size
 from monai_ccnet.networks.widths import default_input_shape
 from monai_ccnet.records import TrialRecord
-from monai_ccnet.training.run import recipe_of
+from monai_ccnet.training.asked import recipe_of
 from monai_ccnet.training.trial import full_network_def, run_trial
 from monai_ccnet.values import load_values
 

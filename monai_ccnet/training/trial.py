@@ -20,7 +20,8 @@ from monai_ccnet.networks.precision import at_precision
 from monai_ccnet.networks.size import network_size
 from monai_ccnet.networks.storage import load_weights, save_weights
 from monai_ccnet.records import TrialRecord
-from monai_ccnet.training.run import NO_RECIPE, asked_of, check_asked, finish_run, finished_record, record_of
+from monai_ccnet.training.asked import NO_RECIPE, asked_of, check_asked
+from monai_ccnet.training.run import finish_run, finished_record, record_of
 
 __all__ = ["evaluate_network", "full_network_def", "open_trial", "run_trial", "train_network"]
 

@@ -1,0 +1,53 @@
+"""What the configs of the bundle call: each function does what one of their lines says."""
+
+from monai_ccnet.bundle.runs import (
+    NO_PICTURES,
+    check_constraints,
+    check_run,
+    constraints_from,
+    distributed,
+    measure_by_law,
+    measure_settings_for,
+    save_measured,
+    save_planned_weights,
+    save_run,
+    train_planned,
+)
+from monai_ccnet.bundle.sweeps import (
+    check_calibration,
+    check_profiles,
+    check_shared_recipe,
+    compare_all,
+    dataset_of,
+    law_on_data,
+    measure_for_calibration,
+    reading_of,
+    save_calibration,
+    save_comparison,
+    sweep_source,
+)
+
+__all__ = [
+    "NO_PICTURES",
+    "check_calibration",
+    "check_constraints",
+    "check_profiles",
+    "check_run",
+    "check_shared_recipe",
+    "compare_all",
+    "constraints_from",
+    "dataset_of",
+    "distributed",
+    "law_on_data",
+    "measure_by_law",
+    "measure_for_calibration",
+    "measure_settings_for",
+    "reading_of",
+    "save_calibration",
+    "save_comparison",
+    "save_measured",
+    "save_planned_weights",
+    "save_run",
+    "sweep_source",
+    "train_planned",
+]

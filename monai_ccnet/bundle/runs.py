@@ -1,0 +1,284 @@
+"""What compress.yaml, measure.yaml and the overlay call: constraints, checks, training, and what a run leaves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_ccnet import figures
+from monai_ccnet.complexity import ComplexityProfile, measure_dataset, measure_settings
+from monai_ccnet.configs import running_workflow
+from monai_ccnet.constraints import (
+    AccuracyFloor,
+    Budget,
+    CompressionPlan,
+    ComputeBudget,
+    DiskBudget,
+    LatencyBudget,
+    MemoryBudget,
+    least_needed,
+    trade_off,
+)
+from monai_ccnet.data import (
+    DataReading,
+    DatasetFolder,
+    load_image,
+)
+from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.networks import NetworkFamily, save_weights
+from monai_ccnet.records import TrialRecord
+from monai_ccnet.reporting import save_html_report, save_report, save_trade_off
+from monai_ccnet.training import check_data, finish_run, forget_run, segment_examples
+
+__all__ = [
+    "NO_PICTURES",
+    "check_constraints",
+    "check_run",
+    "constraints_from",
+    "distributed",
+    "measure_by_law",
+    "measure_settings_for",
+    "save_measured",
+    "save_planned_weights",
+    "save_run",
+    "train_planned",
+]
+
+DEFAULT_FLOOR = 0.95
+
+
+NO_PICTURES = 'No pictures: pip install "monai_ccnet[figures]" for them.'
+
+
+def constraints_from(
+    input_shape: Sequence[int] | None = None,
+    *,
+    budget_bytes: Sequence[int] | int | None = None,
+    budget_memory_bytes: int | None = None,
+    budget_macs: Sequence[int] | int | None = None,
+    budget_latency_seconds: float | None = None,
+    min_score: Sequence[float] | float | None = None,
+    bits_per_weight: int = 32,
+    count: str = "parameters",
+    default: float | None = DEFAULT_FLOOR,
+) -> list[Budget | AccuracyFloor]:
+    """Return the constraints that a run's settings ask for.
+
+    Args:
+        input_shape: ``(B, C, H, W[, D])`` for which memory, multiply-adds and latency are limited.
+        budget_bytes: largest size of the file of weights; several are several constraints, as are the next.
+        budget_memory_bytes: most memory for weights and activations.
+        budget_macs: most multiply-adds.
+        budget_latency_seconds: longest time on this machine.
+        min_score: least score relative to the full-size network's.
+        bits_per_weight: number of bits of a stored weight.
+        count: kind of weights that the disk budget counts beside the file.
+        default: the floor if nothing else is asked for; ``None`` for none.
+
+    >>> print(*constraints_from(budget_bytes=250_000))
+    at most 250,000 bytes on disk (parameters at 32 bits, and the file)
+    >>> print(*constraints_from())
+    at least 95.0% of the full-size network's score
+    """
+    shape = tuple(input_shape or ())
+    asked: list[Budget | AccuracyFloor] = [DiskBudget(each, bits_per_weight, count) for each in _several(budget_bytes)]
+    asked += [MemoryBudget(each, shape) for each in _several(budget_memory_bytes)]
+    asked += [ComputeBudget(each, shape) for each in _several(budget_macs)]
+    asked += [LatencyBudget(each, shape) for each in _several(budget_latency_seconds)]
+    asked += [AccuracyFloor(each) for each in _several(min_score)]
+    return asked or [AccuracyFloor(each) for each in _several(default)]
+
+
+def _several(given: Any) -> list[Any]:
+    if given is None:
+        return []
+    return list(given) if isinstance(given, Sequence) else [given]
+
+
+def measure_settings_for(
+    law: DegradationModel, measure: str | None = None, settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return ``measure`` and its settings: those that a law holds for, unless others are given.
+
+    Args:
+        law: the law that predicts.
+        measure: a measure; ``None`` for the law's.
+        settings: settings of the measure, which take the place of the law's.
+    """
+    known = {key: value for key, value in law.settings.items() if key != "source"}
+    if measure is not None and measure != known.get("measure"):
+        known = {"measure": measure}
+    return {**known, **(settings or {})}
+
+
+def measure_by_law(
+    items: Any,
+    law: DegradationModel,
+    *,
+    measure: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **given: Any,
+) -> ComplexityProfile:
+    """Return the profile of a data set by the measure that a law holds for, or by another one.
+
+    Args:
+        items: images and labels, as in :func:`~monai_ccnet.complexity.measure_dataset`.
+        law: the law that predicts.
+        measure: another measure.
+        settings: settings of the measure; other arguments of ``measure_dataset`` may be among them.
+        given: other arguments of ``measure_dataset``.
+    """
+    return measure_dataset(items, **{**given, **measure_settings_for(law, measure, settings)})
+
+
+def check_run(
+    output_dir: str | os.PathLike,
+    reading: DataReading,
+    measured: Mapping[str, Any],
+    scales: Sequence[int],
+    force: bool = False,
+) -> None:
+    """Refuse a folder whose run is on other data or by another measure, and keep what was read.
+
+    Args:
+        output_dir: folder of the run.
+        reading: what was read of the data set.
+        measured: the measure and its settings, as :func:`measure_settings_for` returns them.
+        scales: scales at which the data set is measured.
+        force: whether an earlier run in the folder is forgotten.
+
+    Raises:
+        OSError: if the folder cannot be written to.
+        ValueError: if a training run was begun in the folder on other data, or after another measurement.
+    """
+    settings = dict(measured)
+    asked = measure_settings(settings.pop("measure"), **settings), tuple(sorted(set(scales)))
+    forget_run(output_dir, force)
+    check_data(output_dir, reading)
+    profile_file = Path(output_dir) / "complexity.json"
+    if profile_file.exists() and (Path(output_dir) / "run.json").exists():
+        known = ComplexityProfile.load(profile_file)
+        if (known.settings, known.scales) != asked:
+            raise ValueError(
+                f"{output_dir} holds a run by {known.settings} at {known.scales}, asked for is {asked[0]} at "
+                f"{asked[1]}: choose another output_dir, or start again with --force True."
+            )
+
+
+def check_constraints(family: NetworkFamily, constraints: Sequence[Budget | AccuracyFloor]) -> None:
+    """Refuse a budget below what the smallest network of a family needs, before anything is measured.
+
+    Raises:
+        InfeasibleConstraintError: if no width fits; the message says what can be had.
+    """
+    for each in constraints:
+        if isinstance(each, Budget) and not isinstance(each, LatencyBudget):  # that one takes seconds to measure
+            least_needed(family, each)
+
+
+def train_planned(plan: CompressionPlan) -> TrialRecord:
+    """Train and evaluate the planned network in the running config, each once; see ``monai_ccnet.training.finish_run``.
+
+    Args:
+        plan: whose network the config's ``network`` is.
+    """
+    return finish_run(running_workflow().parser, plan.network_def)
+
+
+def save_run(
+    output_dir: str | os.PathLike,
+    plan: CompressionPlan,
+    record: TrialRecord,
+    *,
+    data: DatasetFolder,
+    reading: DataReading,
+    planning: Mapping[str, Any],
+    full_size_score: float | None = None,
+    pictures: bool = True,
+) -> None:
+    """Write what a run of ``compress.yaml`` leaves: plan, trade-off, report, pictures, page; and print the report.
+
+    Args:
+        output_dir: folder of the run.
+        plan: the plan.
+        record: the record of the network that was trained by it.
+        data: the data set.
+        reading: what was read of it.
+        planning: arguments that the plan was made with, for the trade-off.
+        full_size_score: the full-size network's own score, where it is known.
+        pictures: whether to draw them.
+    """
+    folder = Path(output_dir)
+    plan.save(folder / "plan.json")
+    plans = trade_off(plan.family, **{key: value for key, value in planning.items() if key != "widths"})
+    save_trade_off(folder / "trade_off.csv", plans)
+    words = save_report(folder / "report.json", plan, record, full_size_score)
+    print(*filter(None, [record.failure, plan, words]), sep="\n")
+    if pictures:
+        drawn = {"plan": figures.draw_plan(plan), "trade_off": figures.draw_trade_off(plans, plan)}
+        if plan.complexity is not None:
+            drawn["scales"] = _drawn_scales(data, reading, plan.complexity)
+        segmented = segment_examples(running_workflow().parser, record.per_image["f1"])
+        drawn["overlays"] = figures.draw_overlays({"this plan": segmented})
+        for name, figure in drawn.items():
+            figures.save_figure(folder / f"{name}.png", figure)
+    save_html_report(folder / "report.html", plan, record, full_size_score, reading)
+
+
+def save_measured(
+    output_dir: str | os.PathLike,
+    data: DatasetFolder,
+    reading: DataReading,
+    profile: ComplexityProfile,
+    table: str | os.PathLike,
+) -> None:
+    """Draw what ``measure.yaml`` measured.
+
+    Args:
+        output_dir: folder of the run.
+        data: the data set.
+        reading: what was read of it.
+        profile: complexity of the data set.
+        table: the CSV file with one row an image.
+    """
+    if not figures.has_matplotlib:
+        print(NO_PICTURES)
+        return
+    folder = Path(output_dir)
+    figures.save_figure(folder / "complexity.png", figures.draw_complexity(profile, table, folder=data.folder))
+    figures.save_figure(folder / "scales.png", _drawn_scales(data, reading, profile))
+
+
+def _drawn_scales(data: DatasetFolder, reading: DataReading, profile: ComplexityProfile) -> Any:
+    shown = data.middle
+    label = load_image(shown["label"], label=True, label_values=reading.label_values)
+    return figures.draw_scales(shown["image"], profile, label=label)
+
+
+def distributed(network: torch.nn.Module, device: Any) -> torch.nn.Module:
+    """Return a network on its device, wrapped where a process group has been set up."""
+    network, device = network.to(device), torch.device(device)
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return network
+    ids = [device] if device.type == "cuda" else None
+    return torch.nn.parallel.DistributedDataParallel(network, device_ids=ids)
+
+
+def save_planned_weights(
+    network: torch.nn.Module, path: str | os.PathLike, bits_per_weight: int, first_process: bool = True
+) -> None:
+    """Write the weights of a planned network, in the first process, and say so.
+
+    Args:
+        network: after its training; wrapped or not.
+        path: path of the file.
+        bits_per_weight: number of bits of a stored weight.
+        first_process: whether this is the one that writes.
+    """
+    if first_process:
+        written = save_weights(network, path, bits_per_weight)
+        print(f"Written: {path} of {written:,} bytes, and its plan.json.")

@@ -1,0 +1,208 @@
+"""What a run was asked for, and what it leaves for others: the network, the data and the recipe, in ``run.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle.config_parser import ConfigParser
+
+from monai_ccnet.configs import running_workflow, take_over
+from monai_ccnet.data.folder import safe_name
+from monai_ccnet.data.images import as_paths
+from monai_ccnet.data.reading import DataReading
+from monai_ccnet.files import check_writable, read_json
+
+__all__ = [
+    "NO_RECIPE",
+    "asked_of",
+    "check_asked",
+    "check_data",
+    "evaluation_dir",
+    "recipe_of",
+    "resolved",
+    "settings_left",
+    "use_settings_left",
+]
+
+_RUN_FORMAT = 1
+
+# What does not decide how a network is trained and what it answers.
+NO_RECIPE = {
+    "imports",
+    "bundle_root",
+    "dataset_dir",
+    "output_dir",
+    "device",
+    "num_workers",
+    "cache_rate",
+    "val_interval",
+    "history",
+    "allow_overlap",
+    "force",
+    "reading",
+    "weights_file",
+    "network_def",
+} | {
+    "initialize",
+    "run",
+    "finalize",
+}
+_RECIPE_OF_PARTS = {
+    "train": {"deterministic_transforms", "random_transforms", "preprocessing", "dataset", "sampler", "inferer"},
+    "validate": {"preprocessing", "inferer", "postprocessing"},
+}
+
+# Settings of a training run that whoever evaluates or uses its network needs, by their ids in train.yaml.
+_LEFT = ("patch_size", "overlap", "spacing", "label_values")
+
+
+def recipe_of(config: Mapping[str, Any], ids: Sequence[str]) -> dict[str, Any]:
+    """Return the part of a config that decides the outcome of a training run.
+
+    Args:
+        config: ``train.yaml``, or what lies over it.
+        ids: the ids of ``train.yaml``.
+    """
+    return {
+        key: {part: value[part] for part in sorted(_RECIPE_OF_PARTS[key])} if key in _RECIPE_OF_PARTS else value
+        for key, value in config.items()
+        if key in ids and key not in NO_RECIPE
+    }
+
+
+def asked_of(parser: ConfigParser, network_def: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run is asked for, in JSON types: the network, the data, the recipe, and its settings for others."""
+    ids = ConfigParser.load_config_file(str(Path(_config_root(parser)) / "train.yaml"))
+    data = parser.get_parsed_content("data")
+    recipe = recipe_of(resolved(parser), list(ids))
+    settings = {key: parser.get_parsed_content(key) for key in _LEFT}
+    asked = {
+        "format_version": _RUN_FORMAT,
+        "network_def": dict(network_def),
+        "data": _data_of(parser.get_parsed_content("reading")),
+        "recipe": {key: value for key, value in recipe.items() if key != "data"},
+        "settings": {
+            **settings,
+            "labels": list(data.labels),
+            "image_files": len(as_paths(data.training[0]["image"])),
+        },
+    }
+    return json.loads(json.dumps(asked, default=str))
+
+
+def resolved(parser: ConfigParser) -> dict[str, Any]:
+    """Return a config as it stands once its relative ids are resolved, whether or not it was parsed before."""
+    again = ConfigParser({key: value for key, value in parser.get().items() if key != ConfigParser.meta_key})
+    again.resolve_macro_and_relative_ids()
+    return again.get()
+
+
+def _config_root(parser: ConfigParser) -> str:
+    return os.path.join(str(parser.get_parsed_content("bundle_root")), "configs")
+
+
+def check_asked(folder: Path, asked: Mapping[str, Any], reading: DataReading) -> bool:
+    """Return whether a folder holds a run, and refuse it if it is of another network, data set or recipe."""
+    if not (folder / "run.json").exists():
+        if (folder / "trial.json").exists():
+            raise ValueError(
+                f"{folder} holds a run of release 0.1 (trial.json), which that release can go on with: choose another "
+                "output_dir, or delete that one."
+            )
+        return False
+    found = read_json(folder / "run.json")
+    if not (found.get("stages") or (folder / "model.pt").exists() or any(folder.glob("training_*.pt"))):
+        return found == {**asked, "stages": {}}  # nothing was trained yet
+    _check_data(folder, found, reading)
+    recipes = found.get("recipe", {}), asked["recipe"]
+    differing = sorted(key for key in {**recipes[0], **recipes[1]} if recipes[0].get(key) != recipes[1].get(key))
+    if differing or found.get("network_def") != asked["network_def"]:
+        raise ValueError(
+            f"{folder} holds a run with another {', '.join(differing) or 'network'}: choose another output_dir, or "
+            "start again with --force True."
+        )
+    return True
+
+
+def check_data(output_dir: str | os.PathLike, reading: DataReading) -> None:
+    """Refuse a folder whose run is on other data, and say what changed; else keep what was read in ``data.json``.
+
+    Raises:
+        ValueError: if the folder holds a run on another data set, or its files have changed since.
+        OSError: if the folder cannot be written to.
+    """
+    check_writable(output_dir)
+    folder = Path(output_dir)
+    if (folder / "run.json").exists():
+        _check_data(folder, read_json(folder / "run.json"), reading)
+    reading.keep(folder / "data.json")
+
+
+def _check_data(folder: Path, found: Mapping[str, Any], reading: DataReading) -> None:
+    if found.get("data") == _data_of(reading):
+        return
+    words = None
+    if (folder / "data.json").exists():
+        words = reading.differences(DataReading.load(folder / "data.json"))
+    name = (found.get("data") or {}).get("name")
+    words = words or f"the data set was {name!r} and is {reading.dataset!r}, or its files are others"
+    raise ValueError(
+        f"{folder} holds a run on other data ({words}): choose another output_dir, or start again with --force True."
+    )
+
+
+def _data_of(reading: DataReading) -> dict[str, str]:
+    return {"name": reading.dataset, "digest": reading.digest}
+
+
+def settings_left(output_dir: str | os.PathLike) -> dict[str, Any]:
+    """Return the settings that a training run left in its folder for whoever uses its network.
+
+    Returns:
+        ``network_def``, ``patch_size``, ``overlap``, ``spacing``, ``label_values``, ``labels`` (names of the classes),
+        ``image_files`` (files of an image) and ``validate`` (the configs of its evaluation); empty if there is no run.
+    """
+    path = Path(output_dir) / "run.json"
+    if not path.exists():
+        return {}
+    found = read_json(path)
+    if not isinstance(found, Mapping) or not isinstance(found.get("settings"), Mapping):
+        raise ValueError(f"{path} is not what a training run left: choose another output_dir.")
+    network_def, validate = found.get("network_def") or {}, found.get("recipe", {}).get("validate")
+    return {
+        "network_def": network_def if "_target_" in network_def else None,
+        **found["settings"],
+        "validate": validate,
+    }
+
+
+def use_settings_left() -> None:
+    """Let the running config, which evaluates, use the settings of the training run in its folder.
+
+    What was given to the run itself stays. Without a run in the folder nothing changes.
+    """
+    parser = running_workflow().parser
+    left = settings_left(parser.get_parsed_content("output_dir"))
+    taken = {key: left[key] for key in _LEFT if key in left}
+    if parser.get("plan") is None and left.get("network_def"):
+        taken["network_def"] = left["network_def"]
+    take_over(taken, "train.yaml", "evaluate.yaml")
+
+
+def evaluation_dir(output_dir: str | os.PathLike, reading: DataReading) -> str:
+    """Return the folder for the scores of an evaluation: that of the run, or one below it for other data than its own.
+
+    Args:
+        output_dir: folder of the run.
+        reading: what was read of the data set on which its network is evaluated.
+    """
+    path = Path(output_dir) / "run.json"
+    if not path.exists() or read_json(path).get("data") == _data_of(reading):
+        return str(output_dir)
+    folder = Path(output_dir) / f"evaluation-{safe_name(reading.dataset)}"
+    print(f"The run in {output_dir} is of other data: the scores on {reading.dataset} are written to {folder}.")
+    return str(folder)
