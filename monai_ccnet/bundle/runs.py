@@ -216,7 +216,7 @@ def save_run(
     plan.save(folder / "plan.json")
     plans = trade_off(plan.family, **{key: value for key, value in planning.items() if key != "widths"})
     save_trade_off(folder / "trade_off.csv", plans)
-    words = save_report(folder / "report.json", plan, record, full_size_score)
+    words = save_report(folder / "report.json", plan, record, full_size_score, reading)
     print(*filter(None, [record.failure, plan, words]), sep="\n")
     if pictures:
         drawn = {"plan": figures.draw_plan(plan), "trade_off": figures.draw_trade_off(plans, plan)}

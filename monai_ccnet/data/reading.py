@@ -19,7 +19,7 @@ from monai_ccnet.values import Value
 
 __all__ = ["DataReading", "check_scorable", "check_trainable", "read_dataset"]
 
-_PARTS = ("training", "validation", "test")
+_PARTS = ("training", "validation", "test", "unlabelled")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class DataReading(Value):
         training: facts of each training image, followed by its label's.
         validation: the same of the validation part.
         test: the same of the test part; no number of theirs enters a plan, a patch or a recipe.
+        unlabelled: facts of the test images without labels.
     """
 
     dataset: str
@@ -43,6 +44,7 @@ class DataReading(Value):
     training: tuple[FileFacts, ...]
     validation: tuple[FileFacts, ...] = field(default=())
     test: tuple[FileFacts, ...] = field(default=())
+    unlabelled: tuple[FileFacts, ...] = field(default=())
 
     def __post_init__(self) -> None:
         for name in ("labels", *_PARTS):
@@ -203,7 +205,8 @@ def read_dataset(
         held_out=data.held_out,
         training=tuple(parts["training"]),
         validation=tuple(parts["validation"]),
-        test=(*parts["test"], *parts["unlabelled"]),
+        test=tuple(parts["test"]),
+        unlabelled=tuple(parts["unlabelled"]),
     )
 
 

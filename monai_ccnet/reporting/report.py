@@ -7,13 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from monai_ccnet.constraints import CompressionPlan
+from monai_ccnet.data.reading import DataReading
 from monai_ccnet.files import csv_rows, write_json
 from monai_ccnet.records import METRICS, TrialRecord
 
 __all__ = ["report", "report_words", "save_report", "save_trade_off"]
 
 
-def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | None = None) -> dict[str, Any]:
+def report(
+    plan: CompressionPlan,
+    record: TrialRecord,
+    full_size_score: float | None = None,
+    reading: DataReading | None = None,
+) -> dict[str, Any]:
     """Return predicted and achieved scores side by side, with the constraints and the sizes.
 
     Args:
@@ -21,6 +27,7 @@ def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | 
         record: record of the trained network.
         full_size_score: the full-size network's own score on the plan's metric, if known; it turns the predicted
             score, which is relative, into an absolute one, and the achieved score into a relative one.
+        reading: what was read of the data set.
 
     Raises:
         InfeasibleConstraintError: if the file that was written is above the plan's disk budget.
@@ -31,6 +38,13 @@ def report(plan: CompressionPlan, record: TrialRecord, full_size_score: float | 
     return {
         "failed": record.failure,
         "dataset": record.dataset,
+        "data": None
+        if reading is None
+        else {
+            "digest": reading.digest,
+            "images": {part: len(reading.images(part)) for part in ("training", "validation", "test", "unlabelled")},
+            "notes": reading.notes,
+        },
         "metric": metric,
         "predicted": None
         if plan.predicted is None
@@ -101,10 +115,14 @@ def _score(value: float | None) -> str:
 
 
 def save_report(
-    path: str | os.PathLike, plan: CompressionPlan, record: TrialRecord, full_size_score: float | None = None
+    path: str | os.PathLike,
+    plan: CompressionPlan,
+    record: TrialRecord,
+    full_size_score: float | None = None,
+    reading: DataReading | None = None,
 ) -> str:
-    """Write the report as JSON, atomically, and return it as plain text."""
-    content = report(plan, record, full_size_score)
+    """Write the report as JSON, atomically, and return it as plain text; see :func:`report`."""
+    content = report(plan, record, full_size_score, reading)
     write_json(path, content)
     return report_words(content)
 

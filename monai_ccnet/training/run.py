@@ -128,6 +128,7 @@ def _lock(folder: Path) -> FileLock:
 def _begin(folder: Path, asked: Mapping[str, Any], parser: ConfigParser) -> None:
     reading = parser.get_parsed_content("reading")
     if not check_asked(folder, asked, reading):
+        forget_training(folder)  # a checkpoint without run.json is of nobody knows what
         write_json(folder / "run.json", {**asked, "stages": {}})
     reading.keep(folder / "data.json")
 

@@ -361,6 +361,30 @@ def test_a_second_set_in_the_folder_is_measured_anew(flat, tmp_path, capsys):
     assert ComplexityProfile.load(tmp_path / "output" / "complexity.json").mean != first.mean
 
 
+def test_measuring_leaves_a_run_as_it_is(flat, compressed, tmp_path, capsys):
+    output_dir = copied(compressed, tmp_path)
+    weights = (output_dir / "model.pt").read_bytes()
+    assert run("measure", flat, output_dir, "--scales", "[1,4]") == 1
+    assert "holds a run by {'measure': 'boundary'" in capsys.readouterr().err
+    assert run("measure", flat, output_dir, "--measure", "boundary", "--force", "True") == 0
+    assert run("compress", flat, output_dir, *FLAT) == 0
+    assert (output_dir / "model.pt").read_bytes() == weights
+    darker = make(tmp_path / "set", as_image=lambda pixels: 255 - pixels // 2)
+    assert run("measure", darker, output_dir, "--measure", "boundary") == 1
+    assert "holds a run on other data" in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_its_run_is_not_taken_up(flat, tmp_path):
+    output_dir = tmp_path / "output"
+    assert run("train", flat, output_dir, *TRAIN) in (0, 3)
+    expected = torch.load(output_dir / "model.pt")
+    (output_dir / "run.json").unlink()
+    (output_dir / "training_checkpoint_3.pt").write_bytes(b"of nobody knows what")
+    assert run("train", flat, output_dir, *TRAIN) in (0, 3)
+    found = torch.load(output_dir / "model.pt")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_an_interrupted_training_is_not_taken_up_by_another_run(flat, tmp_path, monkeypatch, capsys):
     from monai_ccnet.handlers import EpochLosses
 
@@ -404,6 +428,10 @@ def test_test_entries_that_are_plain_names_are_replaced_by_a_part_held_out(tmp_p
     page = (tmp_path / "output" / "report.html").read_text()
     assert "held out and scored" in page
     assert len(TrialRecord.load(tmp_path / "output" / "record.json").per_image["f1"]) == 1
+    data = json.loads((tmp_path / "output" / "report.json").read_text())["data"]
+    assert data["digest"] == json.loads((tmp_path / "output" / "run.json").read_text())["data"]["digest"]
+    assert data["images"] == {"training": 1, "validation": 0, "test": 1, "unlabelled": 2}
+    assert "held out and scored" in data["notes"][0]
     assert ComplexityProfile.load(tmp_path / "output" / "complexity.json").count == 1
 
 
