@@ -18,6 +18,7 @@ from nibabel.orientations import aff2axcodes
 
 from monai_ccnet.data.pictures import RefusedError, read_picture
 from monai_ccnet.data.volumes import is_volume, read_volume
+from monai_ccnet.files import files_of
 
 __all__ = ["ReadImaged", "Stored", "as_paths", "is_file", "list_images", "load_image", "read_stored"]
 
@@ -304,6 +305,8 @@ def _classes(array: np.ndarray, values: dict[int, int]) -> np.ndarray:
 def list_images(folder: str | os.PathLike, channels: int = 1) -> list[dict[str, Any]]:
     """Return the images of a folder as a datalist, in the order of their names.
 
+    Hidden files, descriptions (``.json``) and the data that a header's file names are no images of their own.
+
     Args:
         folder: the folder.
         channels: number of files of an image; of several, ``case_0000.nii.gz``, ``case_0001.nii.gz`` and so on are one.
@@ -314,7 +317,12 @@ def list_images(folder: str | os.PathLike, channels: int = 1) -> list[dict[str, 
     """
     folder = Path(folder)
     files = sorted(folder.iterdir()) if folder.is_dir() else []
-    shown = [path for path in files if not path.name.startswith(".")]
+    belonging = {other for path in files if path.suffix.lower() in _HEADERS for other in files_of(path)[1:]}
+    shown = [
+        path
+        for path in files
+        if not path.name.startswith(".") and path.suffix.lower() != ".json" and str(path) not in belonging
+    ]
     if not shown:
         raise FileNotFoundError(f"{folder} contains no images: add them, or give a `datalist`.")
     if channels == 1:
@@ -328,4 +336,5 @@ def list_images(folder: str | os.PathLike, channels: int = 1) -> list[dict[str, 
     return [{"image": paths} for paths in cases.values()]
 
 
+_HEADERS = (".hdr", ".mhd", ".nhdr")
 _CHANNEL = re.compile(r"_(\d{4})(\.[^/]*)$")

@@ -513,3 +513,12 @@ def test_nrrd_in_micrometres_is_refused(tmp_path):
     nrrd.write(str(tmp_path / "a.nrrd"), np.zeros((2, 3, 4)), header)
     with pytest.raises(ValueError, match="it lies in um: save it in millimetres"):
         read_stored(tmp_path / "a.nrrd")
+
+
+def test_what_belongs_to_an_image_is_no_image_of_its_own(tmp_path):
+    nibabel.save(nibabel.Nifti1Pair(np.zeros((2, 3, 4)), np.eye(4)), tmp_path / "a.hdr")
+    (tmp_path / "b.mhd").write_text("ElementDataFile = b.raw\n")
+    for name in ("b.raw", "c.json", "d.nii.gz", ".hidden"):
+        (tmp_path / name).write_bytes(b"")
+    names = [item["image"].removeprefix(f"{tmp_path}/") for item in list_images(tmp_path)]
+    assert names == ["a.hdr", "b.mhd", "d.nii.gz"]
