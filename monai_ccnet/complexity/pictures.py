@@ -14,7 +14,17 @@ import cv2
 import numpy as np
 from nibabel.orientations import io_orientation
 
-__all__ = ["AXES", "CHANNELS", "INTENSITIES", "as_array", "as_grey", "check_channel_first", "in_ras", "to_pictures"]
+__all__ = [
+    "AXES",
+    "CHANNELS",
+    "INTENSITIES",
+    "as_array",
+    "as_grey",
+    "as_radiologists_see",
+    "check_channel_first",
+    "in_ras",
+    "to_pictures",
+]
 
 INTENSITIES = ("auto", "minmax", "percentile")
 CHANNELS = ("auto", "colour", "rgba", "separate")
@@ -89,6 +99,18 @@ def check_channel_first(array: np.ndarray, name: str) -> None:
     if array.dtype.kind not in "buif":
         remedy = "take its magnitude with np.abs" if array.dtype.kind == "c" else "convert it first"
         raise ValueError(f"{what} must hold real numbers, got dtype {array.dtype}: {remedy}.")
+
+
+def as_radiologists_see(array: np.ndarray, affine: Any) -> np.ndarray:
+    """Return a volume for pictures of its axial slices: the front at the top, the patient's right on the left.
+
+    Args:
+        array: image or label of shape ``(C, H, W)`` or ``(C, H, W, D)``; a picture, and a volume without an affine,
+            stay as they are.
+        affine: matrix from its voxels to the patient, ``(4, 4)``, as :func:`in_ras` takes it.
+    """
+    turned, _ = in_ras(array, affine)
+    return turned[:, ::-1, ::-1] if array.ndim == 4 and affine is not None else turned
 
 
 def as_grey(picture: np.ndarray) -> np.ndarray:

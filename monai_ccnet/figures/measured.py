@@ -13,7 +13,7 @@ import numpy as np
 
 from monai_ccnet.complexity.label import label_at_scale
 from monai_ccnet.complexity.measures import MEASURES, class_indices
-from monai_ccnet.complexity.pictures import as_array, in_ras, to_pictures
+from monai_ccnet.complexity.pictures import as_array, as_radiologists_see, to_pictures
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.complexity.scales import at_scale
 from monai_ccnet.complexity.selection import MeasureFit
@@ -164,10 +164,10 @@ def _draw_profile(axes: Any, profiles: Sequence[ComplexityProfile]) -> None:
 
 
 def _loaded(image: Any) -> np.ndarray:
-    """Return an image given as an array, or as the path of its file or of several; a volume in RAS orientation."""
+    """Return an image given as an array, or as the path of its file or of several; a volume as radiologists see it."""
     if isinstance(image, (str, os.PathLike, list, tuple)):
         image = load_image(image)
-    return in_ras(as_array(image), getattr(image, "affine", None))[0]
+    return as_radiologists_see(as_array(image), getattr(image, "affine", None))
 
 
 def _picture(image: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:

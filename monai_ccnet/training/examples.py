@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from monai.bundle.config_parser import ConfigParser
 
-from monai_ccnet.complexity.pictures import in_ras
+from monai_ccnet.complexity.pictures import as_radiologists_see
 from monai_ccnet.data.images import as_paths, load_image
 from monai_ccnet.networks.storage import load_weights
 from monai_ccnet.records import TrialRecord
@@ -26,7 +26,7 @@ class SegmentedImage(NamedTuple):
 
     Attributes:
         name: name of the image's file.
-        image: image as it is in its file, a volume in RAS orientation, of shape ``(C, H, W)`` or ``(C, H, W, D)``.
+        image: image as it is in its file, a volume as radiologists see it, of shape ``(C, H, W)`` or ``(C, H, W, D)``.
         truth: class indices of shape ``(1, H, W)`` or ``(1, H, W, D)``.
         prediction: class indices of the same shape.
         f1: F1 of this image, mean over foreground classes; ``None`` where it is undefined.
@@ -75,7 +75,7 @@ def segment_examples(
             answer = inferer(item["image"][None].to(device), network)[0]
         image, scored = load_image(datalist[place]["image"]), postprocessing({**item, "pred": answer})
         shown = [np.asarray(image), *(np.asarray(scored[key].cpu()) for key in ("label", "pred"))]
-        pixels, truth, prediction = (in_ras(array, image.affine)[0] for array in shown)
+        pixels, truth, prediction = (as_radiologists_see(array, image.affine) for array in shown)
         segmented.append(
             SegmentedImage(
                 name=os.path.basename(as_paths(datalist[place]["image"])[0]),

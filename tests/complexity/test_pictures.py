@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation
 
 from monai_ccnet.complexity import complexity_at_scales, measure_settings
-from monai_ccnet.complexity.pictures import as_array, in_ras, to_pictures
+from monai_ccnet.complexity.pictures import as_array, as_radiologists_see, in_ras, to_pictures
 from monai_ccnet.transforms import LabelComplexity
 
 RNG = np.random.default_rng(0)
@@ -196,3 +196,15 @@ def test_an_affine_that_cannot_be_inverted_is_refused(affine):
         complexity_at_scales(volume)
     with pytest.raises(ValueError, match="affine of a volume"):
         complexity_at_scales(label=volume, settings=measure_settings("foreground"))
+
+
+def test_slices_are_shown_with_the_front_at_the_top_and_the_right_on_the_left():
+    array = np.zeros((1, 3, 4, 5))  # right, anterior, superior
+    array[0, 2, 3, 4] = 1  # the rightmost, foremost and topmost voxel
+    shown = to_pictures(as_radiologists_see(array, np.eye(4)))[0]
+    assert shown[4, 0, 0] == shown.max() > 0
+    assert np.array_equal(
+        as_radiologists_see(array[:, ::-1], np.diag([-1.0, 1, 1, 1])), as_radiologists_see(array, np.eye(4))
+    )
+    assert np.array_equal(as_radiologists_see(array, None), array)
+    assert np.array_equal(as_radiologists_see(array[..., 0], np.eye(4)), array[..., 0])
