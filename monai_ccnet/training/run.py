@@ -160,6 +160,8 @@ def end_training() -> None:
         return
     f1, constant = state.metrics["f1"], constant_score(details)
     if not f1 > constant:
+        if os.environ.get("RANK", "0") != "0":
+            raise SystemExit(NOT_LEARNED)
         losses = parser.get_parsed_content("history").losses
         print(
             f"FAILED: the network has not learned. Its F1 on the validation images is {f1:.4f}; the best constant "

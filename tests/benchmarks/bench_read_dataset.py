@@ -7,7 +7,8 @@ once by MONAI's `LoadImage`, read by `read_dataset`, and read again with what `d
 """
 
 import json
-import resource
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from monai.transforms import LoadImage
 from PIL import Image
 
-from monai_ccnet.data import DataReading, open_dataset, read_dataset
+from monai_ccnet.data import open_dataset, read_dataset
 
 
 def write_pictures(folder: Path, count: int, size: int = 64) -> None:
@@ -49,28 +50,38 @@ def describe(folder: Path, training: list[dict], test: list[dict] = ()) -> None:
 def time_reading(folder: Path) -> None:
     data, saved = open_dataset(folder), folder / "data.json"
     files = [item[key] for item in data.items for key in ("image", "label")]
+    before = peak()
+    start = time.perf_counter()
+    reading = read_dataset(data)
+    first = time.perf_counter() - start
+    needed = peak() - before
+    reading.keep(saved)
+    start = time.perf_counter()
+    assert read_dataset(data, saved=saved) == reading
+    again = time.perf_counter() - start
     load = LoadImage(image_only=True, ensure_channel_first=True)
     start = time.perf_counter()
     for file in files:
         load(file)
     loading = time.perf_counter() - start
-    start = time.perf_counter()
-    reading = read_dataset(data)
-    first = time.perf_counter() - start
-    reading.keep(saved)
-    start = time.perf_counter()
-    assert DataReading.load(saved) == read_dataset(data, saved=saved)
-    again = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"{folder.name}: {len(files):,} files; loading {loading:.1f} s, reading {first:.1f} s", end="")
-    print(f" ({first / loading:.2f} times), again {again:.1f} s; peak of the process {peak:.2f} GB", end="")
+    print(f" ({first / loading:.2f} times) and {needed:.2f} GB, again {again:.1f} s", end="")
     print(f"; data.json {saved.stat().st_size / 1e6:.1f} MB")
 
 
+def peak() -> float:
+    """Return the most memory that the process had so far, in GB; that of a parent, which getrusage counts, left out."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1e6
+
+
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        time_reading(Path(sys.argv[1]))
+        sys.exit()
     with tempfile.TemporaryDirectory() as temporary:
-        for name, write in (("pictures", lambda folder: write_pictures(folder, 10_000)), ("ct", write_ct)):
+        for name, write in (("ct", write_ct), ("pictures", lambda folder: write_pictures(folder, 10_000))):
             folder = Path(temporary) / name
             folder.mkdir()
             write(folder)
-            time_reading(folder)
+            subprocess.run([sys.executable, __file__, str(folder)], check=True)  # for its memory alone
