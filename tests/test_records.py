@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from monai_ccnet.records import METRICS, evaluated_record
+from monai_ccnet.records import METRICS, evaluated_record, remedies
 
 UNET = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [2, 2], "out_channels": 3}
 
@@ -50,3 +50,16 @@ def test_the_best_constant_prediction_the_slow_way():
 def test_an_image_without_a_class_counts_for_the_others_only():
     truth = np.array([[1, 1, 0, 0], [0, 0, 0, 0]])
     assert record_of(truth, truth).per_image["f1"] == [1.0, None]
+
+
+@pytest.mark.parametrize(
+    ("losses", "words"),
+    [
+        ([0.7], "So few epochs tell little"),
+        ([0.7, 0.6, 0.4, 0.2], "The loss is still falling: train for more steps"),
+        ([0.7, 0.7, 0.69, 0.69, 0.69, 0.69], "The loss hardly fell: try --lambda_dice 1"),
+        ([0.7, 0.3, 0.2, 0.2, 0.2, 0.2], "The loss fell, and the answer is the background alone"),
+    ],
+)
+def test_remedies_follow_from_the_losses(losses, words):
+    assert remedies(losses).startswith(words)

@@ -150,18 +150,21 @@ def test_a_format_of_pictures_gives_the_same_profile_score_and_segmentations(nam
     expected, found = (ComplexityProfile.load(each / "complexity.json") for each in (compressed, tmp_path / "output"))
     assert found.mean == pytest.approx(expected.mean, abs=1e-6)
     assert score(tmp_path / "output") == pytest.approx(score(compressed), abs=0.02)
-    assert run("infer", data, copied(compressed, tmp_path)) == 0  # the network that the PNG files trained
-    assert run("infer", flat, tmp_path / "output") == 0
-    for index in (2, 3):
-        path = next((tmp_path / "copy" / "predictions").glob(f"c{index}_seg*"))
-        assert path.name == f"c{index}_seg{ending}"
-        if ending == ".nii.gz":
-            answer = np.asarray(nibabel.load(path).dataobj).T
-        else:
-            answer = np.load(path) if ending == ".npy" else np.asarray(Image.open(path))
+    output_dir = copied(compressed, tmp_path)  # of the network that the PNG files trained
+    assert run("infer", flat, output_dir) == 0
+    expected = [segmentation(output_dir / "predictions" / f"c{index}_seg.png") for index in (2, 3)]
+    assert run("infer", data, output_dir) == 0
+    for index, answer in zip((2, 3), expected, strict=True):
+        assert np.array_equal(segmentation(output_dir / "predictions" / f"c{index}_seg{ending}"), answer)
         mask = disc(index)[1]
-        assert answer.shape == mask.shape
         assert 2 * (answer * mask).sum() / (answer.sum() + mask.sum()) > 0.8
+
+
+def segmentation(path):
+    """Return a segmentation, rows first."""
+    if path.name.endswith(".nii.gz"):
+        return np.asarray(nibabel.load(path).dataobj).T
+    return np.load(path) if path.suffix == ".npy" else np.asarray(Image.open(path))
 
 
 def test_jpeg_images_with_png_labels(compressed, tmp_path):
