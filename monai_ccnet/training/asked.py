@@ -15,6 +15,8 @@ from monai_ccnet.data.folder import safe_name
 from monai_ccnet.data.images import as_paths
 from monai_ccnet.data.reading import DataReading
 from monai_ccnet.files import check_writable, read_json
+from monai_ccnet.networks.building import build_network
+from monai_ccnet.settings import check_value
 
 __all__ = [
     "NO_RECIPE",
@@ -46,7 +48,6 @@ NO_RECIPE = {
     "reading",
     "weights_file",
     "network_def",
-} | {
     "initialize",
     "run",
     "finalize",
@@ -164,7 +165,11 @@ def settings_left(output_dir: str | os.PathLike) -> dict[str, Any]:
 
     Returns:
         ``network_def``, ``patch_size``, ``overlap``, ``spacing``, ``label_values``, ``labels`` (names of the classes),
-        ``image_files`` (files of an image) and ``validate`` (the configs of its evaluation); empty if there is no run.
+        ``image_files`` (files of an image) and ``validate`` (configs of its evaluation, to be compared and not run);
+        empty if there is no run.
+
+    Raises:
+        ValueError: if the file is damaged, or a setting is of another kind or an expression.
     """
     path = Path(output_dir) / "run.json"
     if not path.exists():
@@ -172,12 +177,27 @@ def settings_left(output_dir: str | os.PathLike) -> dict[str, Any]:
     found = read_json(path)
     if not isinstance(found, Mapping) or not isinstance(found.get("settings"), Mapping):
         raise ValueError(f"{path} is not what a training run left: choose another output_dir.")
-    network_def, validate = found.get("network_def") or {}, found.get("recipe", {}).get("validate")
-    return {
-        "network_def": network_def if "_target_" in network_def else None,
-        **found["settings"],
-        "validate": validate,
-    }
+    settings = dict(found["settings"])
+    try:
+        for key in _LEFT:
+            _check_plain(settings.get(key))
+            if key in settings:
+                check_value(key, settings[key])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    network_def, recipe = found.get("network_def"), found.get("recipe")
+    described = network_def if isinstance(network_def, Mapping) and "_target_" in network_def else None
+    validate = recipe.get("validate") if isinstance(recipe, Mapping) else None
+    return {**settings, "network_def": described, "validate": validate}
+
+
+def _check_plain(value: Any) -> None:
+    """Refuse what a config would evaluate."""
+    if isinstance(value, str):
+        raise ValueError(f"settings hold numbers, got {value[:80]!r}.")
+    for each in [*value, *value.values()] if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        if not isinstance(value, Mapping) or not str(each).lstrip("-").isdigit():
+            _check_plain(each)
 
 
 def use_settings_left() -> None:
@@ -189,7 +209,7 @@ def use_settings_left() -> None:
     left = settings_left(parser.get_parsed_content("output_dir"))
     taken = {key: left[key] for key in _LEFT if key in left}
     if parser.get("plan") is None and left.get("network_def"):
-        taken["network_def"] = left["network_def"]
+        taken["network_def"] = build_network(left["network_def"])  # which evaluates nothing in it
     take_over(taken, "train.yaml", "evaluate.yaml")
 
 

@@ -598,6 +598,17 @@ def test_a_run_that_failed_before_it_trained_is_no_obstacle(flat, tmp_path, monk
     assert json.loads((tmp_path / "output" / "run.json").read_text())["recipe"]["seed"] == 0
 
 
+def test_an_expression_in_the_network_of_a_run_is_not_evaluated(flat, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", flat, tmp_path / "output", *TRAIN) in (0, 3)
+    left = json.loads((tmp_path / "output" / "run.json").read_text())
+    left["network_def"]["channels"] = "$[6, 8] if not __import__('pathlib').Path('touched').touch() else 0"
+    (tmp_path / "output" / "run.json").write_text(json.dumps(left))
+    for verb in ("evaluate", "infer"):
+        assert run(verb, flat, tmp_path / "output") == 1
+    assert not (tmp_path / "touched").exists()
+
+
 # nnU-Net
 
 

@@ -49,3 +49,22 @@ def test_settings_are_left_by_a_run_alone(tmp_path):
     left = {"network_def": {"network_def": "$an expression"}, "settings": {"patch_size": [32, 32]}}
     (tmp_path / "run.json").write_text(json.dumps(left))
     assert settings_left(tmp_path) == {"network_def": None, "patch_size": [32, 32], "validate": None}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"patch_size": "$__import__('pathlib').Path('touched').touch()"},
+        {"patch_size": ["$1", 2]},
+        {"overlap": "@seed"},
+        {"spacing": [1, "$2"]},
+        {"label_values": {"$0": 1}},
+        {"label_values": {"0": "$1"}},
+        {"patch_size": [0, 2]},
+        {"overlap": 1},
+    ],
+)
+def test_nothing_that_a_run_left_is_evaluated(settings, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"settings": settings}))
+    with pytest.raises(ValueError, match=r"run\.json: "):
+        settings_left(tmp_path)
