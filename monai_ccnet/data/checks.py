@@ -44,6 +44,8 @@ def class_names(labels: Any) -> tuple[str, ...]:
             f"{sorted(by_number)}: renumber them, and map the values in the masks with --label_values, as in "
             "{0: 0, 255: 1}"
         )
+    if "background" in by_number.values() and by_number.get("0") != "background":
+        raise ValueError(f"`labels` numbers the background other than 0, {dict(labels)}: give it 0, in the masks too")
     return _different([by_number[str(number)] for number in range(len(by_number))])
 
 
@@ -82,7 +84,11 @@ def check_datalist(
         FileNotFoundError: if a file is missing.
         ValueError: if a file is invalid; the message names the file and the remedy.
     """
-    names, items = None if labels is None else class_names(labels), list(datalist)
+    names = None if labels is None else class_names(labels)
+    if not isinstance(datalist, (list, tuple)):
+        warnings.warn(f"a {type(datalist).__name__} is not a list of files: nothing was checked.", stacklevel=2)
+        return 0
+    items = [item if isinstance(item, Mapping) else {image_key: item} for item in datalist]
     files = [
         (item[image_key], item.get(label_key))
         for item in items

@@ -104,9 +104,11 @@ def facts_of(
     """
     wanted = list(wanted)
     mapped = tuple(sorted(as_label_values(label_values).items()))
+    if any(path.lower().endswith(META_ENDINGS) for image, _ in wanted for path in as_paths(image)):
+        n_jobs = 1  # ITK changes the working directory of the process while it loads its parts
     if n_jobs is None:  # threads only wait for each other where files are small
         first = [path for image, _ in wanted[:_FEW_FILES] for path in as_paths(image) if os.path.exists(path)]
-        large = sum(map(os.path.getsize, first)) > _SMALL * len(first) and not first[0].lower().endswith(META_ENDINGS)
+        large = sum(map(os.path.getsize, first)) > _SMALL * len(first)
         n_jobs = min(4, os.cpu_count() or 1) if large else 1
     tasks = (delayed(_facts)(image, is_label, relative(image), mapped, known or {}) for image, is_label in wanted)
     results = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(tasks)

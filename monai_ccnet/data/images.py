@@ -111,11 +111,13 @@ def load_image(
         ValueError: if it cannot be read rightly, or holds NaN or infinity; the message names the file.
     """
     stored = read_stored(image, label=label, label_values=label_values)
+    if spacing is not None:
+        check_spacing(spacing, stored.frame, stored.array.shape[1:], stored.affine)
     array = np.array(stored.array, dtype=np.float32, order="C")
     meta = {
         "filename_or_obj": as_paths(image)[0],
         "spatial_shape": np.array(array.shape[1:]),
-        "original_channel_dim": 0,
+        "original_channel_dim": float("nan"),  # what MONAI's readers say of an image that had no channels
         "original_affine": stored.affine.copy(),
         "space": "RAS",
         "frame": stored.frame,

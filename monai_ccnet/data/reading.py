@@ -213,7 +213,7 @@ def read_dataset(
 def _check_listed(listed: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Refuse an image that is its own label, or that one part lists twice."""
     for part, items in listed.items():
-        images = [tuple(as_paths(item["image"])) for item in items if is_file(item.get("image"))]
+        images = [tuple(map(os.path.realpath, as_paths(item["image"]))) for item in items if is_file(item.get("image"))]
         if len(set(images)) < len(images):
             twice = next(image for image in images if images.count(image) > 1)
             raise ValueError(f"{';'.join(twice)} is listed twice in `{part}`: remove one entry from dataset.json.")

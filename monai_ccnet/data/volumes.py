@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
-from monai.data.image_reader import ITKReader, NibabelReader, PydicomReader
+from monai.data.image_reader import ITKReader, PydicomReader
 from monai.utils.module import optional_import
 
 from monai_ccnet.data.pictures import RefusedError
@@ -20,6 +24,7 @@ _, has_itk = optional_import("itk")
 
 _ITK = threading.Lock()  # ITK changes the working directory while it loads its parts
 _NIFTI = (".nii", ".nii.gz", ".img", ".hdr", ".mgz", ".mgh")
+_MILLIMETRES = {"", "mm", "millimeter", "millimeters", "millimetre", "millimetres"}
 _NRRD = (".nrrd", ".nhdr")
 META_ENDINGS = (".mha", ".mhd")
 _DICOM = (".dcm", ".dicom", ".ima")
@@ -60,7 +65,7 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
         array, affine, kind = _nrrd(path)
     elif name.endswith(META_ENDINGS):
         _need(has_itk, "MetaImage", "itk")
-        with _ITK:
+        with _ITK, _here():
             array, affine = _by_monai(ITKReader(), path.absolute())
         kind = f"MetaImage, {array.dtype}"
     else:
@@ -76,6 +81,15 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-9:
         raise RefusedError("it has an affine that maps no voxel to a place: write one, such as that of its label")
     return array, affine, kind
+
+
+@contextlib.contextmanager
+def _here() -> Iterator[None]:
+    before = os.getcwd()
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _need(is_there: bool, what: str, package: str) -> None:
@@ -103,8 +117,7 @@ def _square(affine: Any) -> np.ndarray:
 
 
 def _nifti(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
-    reader = NibabelReader()
-    opened: Any = reader.read(str(path))
+    opened: Any = nibabel.load(path)  # MONAI's reader replaces an sform that its spacing does not match to the digit
     dtype = opened.get_data_dtype()
     if dtype.kind not in "buif":
         raise RefusedError(f"it holds {dtype} numbers: save its magnitude, or its channels, as real ones")
@@ -129,7 +142,7 @@ def _nrrd(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
     )
     if space not in _SPACES:
         raise RefusedError(f"it lies in the space {space!r}: save it in one of {', '.join(_SPACES)}")
-    if odd := {str(unit) for unit in header.get("space units", ())} - {"mm", ""}:
+    if odd := {str(unit) for unit in header.get("space units", ())} - _MILLIMETRES:
         raise RefusedError(f"it lies in {', '.join(sorted(odd))}: save it in millimetres")
     directions = np.array([[np.nan] * 3 if row is None else row for row in header["space directions"]], dtype=float)
     spatial = ~np.isnan(directions).any(axis=1)

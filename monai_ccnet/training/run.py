@@ -108,6 +108,8 @@ def begin_run() -> None:
     """
     parser = running_workflow().parser
     folder = Path(parser.get_parsed_content("output_dir"))
+    if not parser.get_parsed_content("val_datalist"):
+        raise ValueError("val_datalist is empty, so that nobody would see whether the network learns: list images.")
     if os.environ.get("RANK", "0") == "0":
         check_writable(folder)
         try:
@@ -122,7 +124,11 @@ def begin_run() -> None:
 
 def _lock(folder: Path) -> FileLock:
     """Return the lock of a folder, the same one within a process, which it frees at the latest when it ends."""
-    return FileLock(folder / ".lock", is_singleton=True)
+    path = os.path.abspath(folder / ".lock")
+    return _LOCKS.setdefault(path, FileLock(path, is_singleton=True))
+
+
+_LOCKS: dict[str, FileLock] = {}  # a lock that nobody holds on to is released
 
 
 def _begin(folder: Path, asked: Mapping[str, Any], parser: ConfigParser) -> None:

@@ -162,7 +162,7 @@ class WriteSegmentations:
             classes = classes.astype(np.uint8 if classes.max() < 256 else np.uint16)
             write_segmentation(path, classes, np.asarray(image.meta["original_affine"], dtype=float))
             found = " ".join(map(str, np.unique(classes).tolist()))
-            seconds = f"{time.monotonic() - self._start:.2f}"
+            seconds = f"{time.monotonic() - self._start:.3f}"
             self.rows.append((str(image.meta["filename_or_obj"]), str(path), found, seconds))
 
     def finish(self) -> None:

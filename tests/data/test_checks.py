@@ -98,3 +98,14 @@ def test_where_labels_lie_is_checked_alone_without_classes(tmp_path):
 def test_two_classes_have_two_names():
     with pytest.raises(ValueError, match="gives two classes one name, a, a"):
         check_datalist([], ["a", "a"])
+
+
+def test_plain_paths_are_checked_and_what_is_no_list_is_not(item):
+    assert check_datalist([item["image"]], LABELS) == 1
+    with pytest.warns(UserWarning, match="a generator is not a list of files: nothing was checked"):
+        assert check_datalist((each for each in [item]), LABELS) == 0
+
+
+def test_the_background_is_number_0():
+    with pytest.raises(ValueError, match="numbers the background other than 0"):
+        check_datalist([], {"disk": 0, "background": 1})

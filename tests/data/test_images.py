@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import tifffile
+from monai.transforms import SaveImage
 from PIL import Image
 from skimage import data as skimage_data
 
@@ -522,3 +523,30 @@ def test_what_belongs_to_an_image_is_no_image_of_its_own(tmp_path):
         (tmp_path / name).write_bytes(b"")
     names = [item["image"].removeprefix(f"{tmp_path}/") for item in list_images(tmp_path)]
     assert names == ["a.hdr", "b.mhd", "d.nii.gz"]
+
+
+def test_the_affine_is_the_one_that_nibabel_reads(tmp_path):
+    affine = np.diag([-0.48828125, -0.48828125, 5, 1])
+    affine[:3, 3] = [120, 130, -60]
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.float32), None)
+    image.set_sform(affine, 1)
+    image.header["qform_code"] = 0
+    image.header["pixdim"][1:4] = [0.4883, 0.4883, 5]
+    nibabel.save(image, tmp_path / "rounded.nii")
+    assert np.allclose(read_stored(tmp_path / "rounded.nii").affine, nibabel.load(tmp_path / "rounded.nii").affine)
+    assert np.allclose(read_stored(tmp_path / "rounded.nii").affine, affine)
+
+
+def test_a_picture_is_not_resampled_to_millimetres(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="needs volumes, and a picture has no size of a pixel"):
+        load_image(tmp_path / "a.png", spacing=(2, 2))
+
+
+@pytest.mark.parametrize("code", ["PIR", "LIP", "ASL", "RAS"])
+def test_what_was_read_can_be_saved_by_monai_in_any_orientation(code, tmp_path):
+    affine = nibabel.orientations.inv_ornt_aff(nibabel.orientations.axcodes2ornt(code), (4, 5, 6))
+    nibabel.save(nibabel.Nifti1Image(RNG.normal(size=(4, 5, 6)).astype(np.float32), affine), tmp_path / "a.nii.gz")
+    loaded = load_image(tmp_path / "a.nii.gz")
+    SaveImage(tmp_path, output_postfix="saved", separate_folder=False, resample=False, print_log=False)(loaded)
+    assert np.allclose(read_stored(tmp_path / "a_saved.nii.gz").affine, affine)

@@ -1,14 +1,16 @@
 """What a run in a folder asks for first, leaves for others, and forgets."""
 
+import gc
 import json
 import shutil
 from collections import namedtuple
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 
 from monai_ccnet.training import check_patch, forget_run, settings_left
-from monai_ccnet.training.run import check_space
+from monai_ccnet.training.run import _lock, check_space
 
 Usage = namedtuple("Usage", ["total", "used", "free"])
 
@@ -68,3 +70,14 @@ def test_nothing_that_a_run_left_is_evaluated(settings, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"settings": settings}))
     with pytest.raises(ValueError, match=r"run\.json: "):
         settings_left(tmp_path)
+
+
+def test_a_lock_is_held_until_it_is_released(tmp_path):
+    _lock(tmp_path).acquire(timeout=0)
+    gc.collect()
+    other = FileLock(tmp_path / ".lock", is_singleton=False)
+    with pytest.raises(Timeout):
+        other.acquire(timeout=0)
+    _lock(tmp_path).release()
+    with other.acquire(timeout=0):
+        assert other.is_locked
