@@ -52,8 +52,8 @@ SETTINGS: dict[str, Setting] = {
     # the data
     "held_out_by": Setting(
         "text",
-        "what is held out of training together where no test image has a label: `subject`, `file_name` (up to the "
-        "first underscore), `image`, or `auto` (subjects if the list names them)",
+        "key by which a part of training is held out where no test image has a label: `subject`, `file_name` (up to "
+        "the first underscore), `image`, or `auto` (subjects if the list names them)",
         ("auto", "subject", "file_name", "image"),
     ),
     "label_values": Setting("settings or none", "class of each value in the labels, such as `{0: 0, 255: 1}`"),
