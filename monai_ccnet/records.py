@@ -17,7 +17,7 @@ from monai_ccnet import __version__
 from monai_ccnet.networks.size import NetworkSize, network_size
 from monai_ccnet.values import Value
 
-__all__ = ["METRICS", "TrialRecord", "constant_score", "evaluated_record", "remedies"]
+__all__ = ["METRICS", "TrialRecord", "constant_score", "evaluated_record", "failure_words", "remedies"]
 
 # Scores of a record, in the order of tables; laws and floors use the first unless another is named.
 METRICS = ("f1", "iu", "jaccard", "sensitivity", "specificity", "accuracy", "auc")
@@ -92,12 +92,23 @@ class TrialRecord(Value):
         """What to say and to do if the network has not learned, judged from its losses; ``None`` if it has."""
         if self.has_learned:
             return None
-        f1 = self.scores.get("f1")
-        words = "undefined" if f1 is None else f"{f1:.4f}"
-        return (
-            f"FAILED: the network has not learned. Its F1 on the test images is {words}; the best constant answer has "
-            f"{self.constant_score:.4f}. {remedies(self.losses)}"
-        )
+        return failure_words(self.scores.get("f1"), self.constant_score, self.losses, "test")
+
+
+def failure_words(f1: float | None, constant: float, losses: Sequence[float], part: str) -> str:
+    """Return what is said of a network that has not learned, and what is likely to help.
+
+    Args:
+        f1: its F1, ``None`` if that is undefined.
+        constant: F1 of the best constant answer.
+        losses: mean training loss of each epoch.
+        part: which images were judged, such as ``"test"``.
+    """
+    words = "undefined" if f1 is None else f"{f1:.4f}"
+    return (
+        f"FAILED: the network has not learned. Its F1 on the {part} images is {words}; the best constant answer has "
+        f"{constant:.4f}. {remedies(losses)}"
+    )
 
 
 def remedies(losses: Sequence[float]) -> str:

@@ -68,10 +68,14 @@ def reading_of(dataset_dir: str | os.PathLike, recipe: Mapping[str, Any], output
     """
     data = dataset_of(dataset_dir, recipe)
     saved = Path(output_dir) / f"data-{safe_name(data.name)}.json"
-    given = {key: recipe[key] for key in _READ_AS if key in recipe}
-    reading = read_dataset(data, saved=saved, progress=True, **given)
+    reading = _read(data, recipe, saved)
     reading.keep(saved)
     return reading
+
+
+def _read(data: DatasetFolder, recipe: Mapping[str, Any], saved: Path | None = None) -> DataReading:
+    given = {key: recipe[key] for key in _READ_AS if key in recipe}
+    return read_dataset(data, saved=saved, progress=True, **given)
 
 
 def measure_for_calibration(
@@ -177,8 +181,7 @@ def check_calibration(
     if metric not in ("f1", "iu"):
         raise ValueError(f"metric must be 'f1' or 'iu', got {metric!r}.")
     for folder in dataset_dirs:
-        data, given = dataset_of(folder, recipe or {}), {k: v for k, v in (recipe or {}).items() if k in _READ_AS}
-        check_scorable(read_dataset(data, progress=True, **given))
+        check_scorable(_read(dataset_of(folder, recipe or {}), recipe or {}))
 
 
 def check_shared_recipe(recipe: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from monai_ccnet.configs import run_list, running_workflow
 from monai_ccnet.files import check_writable, read_json, write_json
 from monai_ccnet.handlers import forget_training
 from monai_ccnet.networks.building import network_def_of
-from monai_ccnet.records import TrialRecord, constant_score, evaluated_record, remedies
+from monai_ccnet.records import TrialRecord, constant_score, evaluated_record, failure_words
 from monai_ccnet.training.asked import asked_of, check_asked, resolved
 
 __all__ = [
@@ -166,13 +166,8 @@ def end_training() -> None:
         return
     f1, constant = state.metrics["f1"], constant_score(details)
     if not f1 > constant:
-        if os.environ.get("RANK", "0") != "0":
-            raise SystemExit(NOT_LEARNED)
-        losses = parser.get_parsed_content("history").losses
-        print(
-            f"FAILED: the network has not learned. Its F1 on the validation images is {f1:.4f}; the best constant "
-            f"answer has {constant:.4f}. {remedies(losses)}"
-        )
+        if os.environ.get("RANK", "0") == "0":
+            print(failure_words(f1, constant, parser.get_parsed_content("history").losses, "validation"))
         raise SystemExit(NOT_LEARNED)
 
 
