@@ -100,7 +100,14 @@ class DataReading(Value):
     @property
     def notes(self) -> list[str]:
         """What whoever trains on this set should know."""
-        return [note for note in (self.held_out, uneven_spacing(self.images())) if note]
+        absent = [self._absent("training", "cannot be learned"), self._absent("test", "is not scored")]
+        return [note for note in (self.held_out, uneven_spacing(self.images()), *absent) if note]
+
+    def _absent(self, part: str, so: str) -> str | None:
+        """Return what to say where no label of a part holds some of the declared classes."""
+        held = {value for file in getattr(self, part) for value in file.values}
+        names = [name for number, name in enumerate(self.labels) if number and held and str(number) not in held]
+        return f"No {part} label holds {', '.join(names)}, which {so}." if names else None
 
 
 def check_scorable(reading: DataReading) -> None:

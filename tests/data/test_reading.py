@@ -384,3 +384,13 @@ def test_training_labels_without_foreground_teach_nothing(tmp_path):
         mask(folder / f"training{index}_mask.png", 0)
     with pytest.raises(ValueError, match="none of the 3 training labels of 'set' holds any foreground"):
         check_trainable(reading(folder))
+
+
+def test_a_declared_class_that_no_label_holds_is_said(tmp_path):
+    read = reading(folder_of(tmp_path / "set", labels={"0": "background", "1": "disk", "2": "rare"}))
+    assert read.notes == [
+        "No training label holds rare, which cannot be learned.",
+        "No test label holds rare, which is not scored.",
+    ]
+    assert str(read).endswith("\n".join(read.notes))
+    assert reading(folder_of(tmp_path / "whole")).notes == []
