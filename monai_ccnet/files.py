@@ -23,8 +23,10 @@ __all__ = [
     "file_digest",
     "files_of",
     "folder_atomically",
+    "parse_json",
     "read_json",
     "relative_path",
+    "shown",
     "write_json",
     "write_table",
 ]
@@ -157,17 +159,51 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 def read_json(path: str | os.PathLike, remedy: str = "delete it and run again to recreate it") -> Any:
     """Read a JSON file; the error for an invalid one, or one with a key twice, names the file and the remedy."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twice)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}): {remedy}.") from error
+        return parse_json(Path(path).read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({str(error)[:200]}): {remedy}.") from error
+
+
+_DEEPEST = 64  # levels of lists and dictionaries within each other
+
+
+def parse_json(text: str) -> Any:
+    """Return what a text of JSON says.
+
+    Raises:
+        ValueError: if it is not valid JSON, holds a key twice, a number that is none, or more than 64 levels.
+    """
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twice)
+    except RecursionError as error:
+        raise ValueError(f"more than {_DEEPEST} levels") from error
+    level, depth = [content], 0
+    while level := [
+        each
+        for item in level
+        if isinstance(item, (dict, list))
+        for each in (item.values() if isinstance(item, dict) else item)
+    ]:
+        if (depth := depth + 1) > _DEEPEST:
+            raise ValueError(f"more than {_DEEPEST} levels")
+    return content
+
+
+def shown(value: Any, length: int = 80) -> str:
+    """Return a value as an error shows it, cut to a number of characters.
+
+    >>> shown("a" * 100, length=10)
+    "'aaaaaa..."
+    """
+    words = repr(value)
+    return words if len(words) <= length else words[: length - 3] + "..."
 
 
 def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+        raise ValueError(f"{shown(next(key for key in keys if keys.count(key) > 1))} is there twice")
     return found
 
 

@@ -6,13 +6,14 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
-from monai_ccnet.files import atomically, read_json, write_json
+from monai_ccnet.files import atomically, parse_json, read_json, shown, write_json
+from monai_ccnet.names import check_network_def
 
 __all__ = ["Value", "load_values", "save_values"]
 
@@ -37,40 +38,49 @@ class Value:
         return content
 
     @classmethod
-    def from_dict(cls: type[ValueType], content: Mapping[str, Any]) -> ValueType:
-        """Build the value that :meth:`to_dict` described.
+    def from_dict(cls: type[ValueType], content: Mapping[str, Any], trusted: Collection[str] = ()) -> ValueType:
+        """Build the value that :meth:`to_dict` described; nothing that it names is imported.
+
+        Args:
+            content: the fields, in JSON types.
+            trusted: dotted names of networks that it may name besides MONAI's, torch's and this package's.
 
         Raises:
             ValueError: if ``content`` describes another class, has a later format, lacks a field or has an unknown
-                one, or a field has the wrong type.
+                one, or a field has the wrong type or a value that is not allowed.
         """
         if not isinstance(content, Mapping) or content.get(_TYPE_KEY) != cls.__name__:
             given = content.get(_TYPE_KEY) if isinstance(content, Mapping) else type(content).__name__
-            raise ValueError(f"expected the JSON of a {cls.__name__}, got {given!r}.")
-        if (written := content.get(_FORMAT_KEY, 1)) not in range(1, _FORMAT + 1):
+            raise ValueError(f"expected the JSON of a {cls.__name__}, got {shown(given)}.")
+        written = content.get(_FORMAT_KEY, 1)
+        if isinstance(written, bool) or written not in range(1, _FORMAT + 1):
             raise ValueError(
-                f"the JSON of a {cls.__name__} has format {written!r}, but this release reads formats 1 to {_FORMAT}: "
-                "install the release that wrote it."
+                f"the JSON of a {cls.__name__} has format {shown(written)}, but this release reads formats 1 to "
+                f"{_FORMAT}: install the release that wrote it."
             )
         if written < _FORMAT:
-            content = cls._upgraded(_with_new_names(content))
+            content = _with_new_names(content)
+        check_network_def(content.get("network_def"), trusted)
+        if written < _FORMAT:
+            content = cls._upgraded(dict(content))
         given_names, names = set(content) - {_TYPE_KEY, _FORMAT_KEY}, {field.name for field in fields(cls)}
         needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
         if not needed <= given_names <= names:
             raise ValueError(
-                f"the JSON of a {cls.__name__} lacks {sorted(needed - given_names)} "
-                f"and has unknown {sorted(given_names - names)}: it was written by another version."
+                f"the JSON of a {cls.__name__} lacks {shown(sorted(needed - given_names))} "
+                f"and has unknown {shown(sorted(given_names - names))}: it was written by another version."
             )
         try:
-            value = cls(**{name: _decode(content[name]) for name in given_names})
-        except (TypeError, AttributeError, LookupError, OverflowError) as error:
-            raise ValueError(f"the JSON of a {cls.__name__} holds a field of the wrong type: {error}") from error
+            value = cls(**{name: _decode(content[name], trusted) for name in given_names})
+        except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+            raise ValueError(
+                f"the JSON of a {cls.__name__} holds a field of the wrong type: {str(error)[:200]}"
+            ) from error
         for name, hint in _hints(cls).items():
             if not _is_of(getattr(value, name), hint):
-                given = repr(content.get(name))
                 raise ValueError(
                     f"field {name!r} of a {cls.__name__} must be {getattr(hint, '__name__', hint)}, got "
-                    f"{given[:60]}{'...' if len(given) > 60 else ''}."
+                    f"{shown(content.get(name))}."
                 )
         return value
 
@@ -79,16 +89,21 @@ class Value:
         write_json(path, self.to_dict())
 
     @classmethod
-    def load(cls: type[ValueType], path: str | os.PathLike) -> ValueType:
-        """Read a value that :meth:`save` wrote; nothing in the file is executed.
+    def load(cls: type[ValueType], path: str | os.PathLike, trusted: Collection[str] = ()) -> ValueType:
+        """Read a value that :meth:`save` wrote; nothing in the file is executed, and nothing that it names is imported.
+
+        Args:
+            path: path of the file.
+            trusted: dotted names of networks that it may name besides MONAI's, torch's, this package's, and those that
+                :func:`~monai_ccnet.networks.register_network` was given.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if the file is not JSON, or not that of this class.
+            ValueError: if the file is not JSON, or not that of this class, or names other code.
         """
         content = read_json(path)
         try:
-            return cls.from_dict(content)
+            return cls.from_dict(content, trusted)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -101,16 +116,17 @@ def save_values(path: str | os.PathLike, values: Iterable[Value]) -> None:
 
 
 @overload
-def load_values(path: str | os.PathLike) -> list[Value]: ...
+def load_values(path: str | os.PathLike, *, trusted: Collection[str] = ()) -> list[Value]: ...
 @overload
-def load_values(path: str | os.PathLike, kind: type[ValueType]) -> list[ValueType]: ...
-def load_values(path: str | os.PathLike, kind: type[Value] = Value) -> list[Any]:
+def load_values(path: str | os.PathLike, kind: type[ValueType], trusted: Collection[str] = ()) -> list[ValueType]: ...
+def load_values(path: str | os.PathLike, kind: type[Value] = Value, trusted: Collection[str] = ()) -> list[Any]:
     """Read the values that :func:`save_values` wrote, in their order; nothing in the file is executed.
 
     Args:
         path: path of a file of JSON lines, one value per line.
         kind: class of the values to return; others are skipped. By default all are returned, and their classes must
             have been imported.
+        trusted: dotted names of networks that the file may name, as in :meth:`Value.load`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -120,21 +136,17 @@ def load_values(path: str | os.PathLike, kind: type[Value] = Value) -> list[Any]
     for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
         try:
             text = line.decode()
-            content = json.loads(text, parse_constant=_refuse_constant)
+            content = parse_json(text)
             name = content.get(_TYPE_KEY) if isinstance(content, dict) else None
             if not isinstance(name, str):
-                raise ValueError(f"expected the JSON of a value, with its {_TYPE_KEY!r}, got {text[:60]!r}.")
+                raise ValueError(f"expected the JSON of a value, with its {_TYPE_KEY!r}, got {shown(text)}.")
             if kind is Value:
-                values.append(_decode(content))
+                values.append(_decode(content, trusted))
             elif name == kind.__name__:
-                values.append(kind.from_dict(content))
-        except (ValueError, RecursionError) as error:
+                values.append(kind.from_dict(content, trusted))
+        except ValueError as error:
             raise ValueError(f"{path}, line {number}: {_explained(error)}") from error
     return values
-
-
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is not a JSON number.")
 
 
 def _explained(error: Exception) -> str:
@@ -171,17 +183,17 @@ def _encode(item: Any) -> Any:
     return item
 
 
-def _decode(item: Any) -> Any:
+def _decode(item: Any, trusted: Collection[str]) -> Any:
     """Undo :func:`_encode`, but for tuples: each class makes its own of the lists it is given."""
     if isinstance(item, dict) and _TYPE_KEY in item:
         classes = {cls.__name__: cls for cls in _all_subclasses(Value)}
-        if item[_TYPE_KEY] not in classes:
-            raise ValueError(f"unknown value {item[_TYPE_KEY]!r}; known are {sorted(classes)}.")
-        return classes[item[_TYPE_KEY]].from_dict(item)
+        if not isinstance(item[_TYPE_KEY], str) or item[_TYPE_KEY] not in classes:
+            raise ValueError(f"unknown value {shown(item[_TYPE_KEY])}; known are {sorted(classes)}.")
+        return classes[item[_TYPE_KEY]].from_dict(item, trusted)
     if isinstance(item, dict):
-        return {key: _decode(value) for key, value in item.items()}
+        return {key: _decode(value, trusted) for key, value in item.items()}
     if isinstance(item, list):
-        return [_decode(value) for value in item]
+        return [_decode(value, trusted) for value in item]
     return item
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from monai_ccnet.networks.latency import Latency, LatencyComparison, compare_latency, measure_latency
 from monai_ccnet.networks.size import Countable, disk_bytes, forward_macs, memory_bytes
-from monai_ccnet.networks.storage import STORAGE_TYPES
+from monai_ccnet.networks.storage import STORAGE_TYPES, WEIGHTS_FORMATS
 from monai_ccnet.values import Value
 
 __all__ = [
@@ -62,11 +62,13 @@ class DiskBudget(Budget):
         bits_per_weight: number of bits of a weight: 8, 16, 32 or 64.
         count: kind of weights that count: ``"parameters"``, all trainable ones, or ``"weights"``, kernels alone as in
             the paper.
+        weights_format: format of the file, ``"torch"`` or ``"safetensors"``, whose frames differ.
     """
 
     max_bytes: int
     bits_per_weight: int = 32
     count: str = "parameters"
+    weights_format: str = "torch"
 
     def __post_init__(self) -> None:
         _check_amount("a disk budget", self.max_bytes, "bytes")
@@ -74,6 +76,10 @@ class DiskBudget(Budget):
             raise ValueError(f"bits_per_weight must be one of {sorted(STORAGE_TYPES)}, got {self.bits_per_weight!r}.")
         if self.count not in ("parameters", "weights"):
             raise ValueError(f"count must be 'parameters' or 'weights', got {self.count!r}.")
+        if self.weights_format not in WEIGHTS_FORMATS:
+            raise ValueError(
+                f"weights_format must be one of {', '.join(WEIGHTS_FORMATS)}, got {self.weights_format!r}."
+            )
 
     @property
     def limit(self) -> float:
@@ -82,14 +88,15 @@ class DiskBudget(Budget):
 
     def needed(self, network_def: Countable) -> float:
         """Return the bytes that a network needs of this budget."""
-        return disk_bytes(network_def, self.bits_per_weight, self.count)
+        return disk_bytes(network_def, self.bits_per_weight, self.count, self.weights_format)
 
     def words(self, amount: float) -> str:
         """Return a number of bytes in words."""
         return f"{amount:,.0f} bytes"
 
     def __str__(self) -> str:
-        return f"at most {self.max_bytes:,} bytes on disk ({self.count} at {self.bits_per_weight} bits, and the file)"
+        kind = "file" if self.weights_format == "torch" else f"{self.weights_format} file"
+        return f"at most {self.max_bytes:,} bytes on disk ({self.count} at {self.bits_per_weight} bits, and the {kind})"
 
 
 @dataclass(frozen=True)

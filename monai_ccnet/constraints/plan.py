@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,6 +160,11 @@ class CompressionPlan(Value):
         return "\n".join(lines)
 
 
-def planned_network_def(path: str | os.PathLike) -> dict[str, Any] | None:
-    """Return the config of the network of a plan's file, ``None`` if there is no such file."""
-    return CompressionPlan.load(path).network_def if os.path.isfile(path) else None
+def planned_network_def(path: str | os.PathLike, trusted: Collection[str] = ()) -> dict[str, Any] | None:
+    """Return the config of the network of a plan's file, ``None`` if there is no such file.
+
+    Args:
+        path: path of the file.
+        trusted: dotted names of networks that it may name, as in :meth:`CompressionPlan.load`.
+    """
+    return CompressionPlan.load(path, trusted).network_def if os.path.isfile(path) else None

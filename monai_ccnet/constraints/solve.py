@@ -21,6 +21,7 @@ from monai_ccnet.constraints.outlook import Outlook
 from monai_ccnet.constraints.plan import CompressionPlan
 from monai_ccnet.constraints.search import crossing
 from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.names import named_in
 from monai_ccnet.networks.family import NetworkFamily
 from monai_ccnet.networks.widths import Widths
 
@@ -240,7 +241,7 @@ def compress_once(
     """
     family = NetworkFamily.of(network_def, widths)
     if os.path.exists(path):
-        plan = CompressionPlan.load(path)
+        plan = CompressionPlan.load(path, named_in(family.network_def))
         complexity, degradation = given.get("complexity"), given.get("degradation")
         allocation = allocation_of(
             family, given.get("layerwise", True), given.get("allocation"), complexity, degradation

@@ -1,20 +1,23 @@
 """Networks given by their MONAI configs: built at any width, narrowed, and counted exactly without allocation."""
 
-from monai_ccnet.networks.building import build_network, network_def_of
+from monai_ccnet.networks.building import build_network, network_def_of, register_network
 from monai_ccnet.networks.cumedvision import CUMedVision
 from monai_ccnet.networks.family import NetworkFamily, narrow
+from monai_ccnet.networks.int8 import dequantized, kernel_axes, quantized, reads_int8
 from monai_ccnet.networks.latency import Latency, LatencyComparison, compare_latency, measure_latency
+from monai_ccnet.networks.loading import WeightsError, load_weights, read_weights
 from monai_ccnet.networks.memory import follow_forward, follow_training
 from monai_ccnet.networks.plain_unet import PlainUNet
 from monai_ccnet.networks.precision import PRECISIONS, at_precision
 from monai_ccnet.networks.size import NetworkSize, file_bytes, linear_memory_multiplier, network_size
 from monai_ccnet.networks.squeeze_unet import SqueezeUNet
-from monai_ccnet.networks.storage import dequantized, kernel_axes, load_weights, quantized, reads_int8, save_weights
+from monai_ccnet.networks.storage import WEIGHTS_FORMATS, save_weights, weights_name
 from monai_ccnet.networks.ucunet import UCUNet
 from monai_ccnet.networks.widths import WIDTHS, Widths, check_input_shape, default_input_shape, divisor_of
 
 __all__ = [
     "PRECISIONS",
+    "WEIGHTS_FORMATS",
     "WIDTHS",
     "CUMedVision",
     "Latency",
@@ -24,6 +27,7 @@ __all__ = [
     "PlainUNet",
     "SqueezeUNet",
     "UCUNet",
+    "WeightsError",
     "Widths",
     "at_precision",
     "build_network",
@@ -43,6 +47,9 @@ __all__ = [
     "network_def_of",
     "network_size",
     "quantized",
+    "read_weights",
     "reads_int8",
+    "register_network",
     "save_weights",
+    "weights_name",
 ]

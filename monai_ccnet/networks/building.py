@@ -15,9 +15,19 @@ from monai.bundle.config_item import ConfigComponent
 from monai.bundle.config_parser import ConfigParser
 from torch.overrides import TorchFunctionMode
 
-from monai_ccnet.networks.storage import reads_int8
+from monai_ccnet.files import shown
+from monai_ccnet.names import TRUSTED, fetches, registered
+from monai_ccnet.networks.int8 import reads_int8
 
-__all__ = ["NetworkDef", "arguments_of", "build_network", "network_def_of", "target_of"]
+__all__ = [
+    "NetworkDef",
+    "arguments_of",
+    "build_network",
+    "network_def_of",
+    "register_network",
+    "target_of",
+    "without_fetching",
+]
 
 NetworkDef = Mapping[str, Any]
 
@@ -42,32 +52,78 @@ def network_def_of(network: Any) -> dict[str, Any]:
 def build_network(network_def: NetworkDef, device: str | torch.device | None = None) -> torch.nn.Module:
     """Build the network of a config; it can load weights that were saved at any number of bits.
 
+    A network whose class fetches weights by default (EfficientNetBN) fetches them only if its config asks for them, and
+    on meta never.
+
     Args:
-        network_def: the network's MONAI config, with references resolved.
+        network_def: the network's MONAI config, with references resolved. One that a file holds comes through the
+            loaders of this package, which refuse names of other code than MONAI's, torch's and this package's networks.
         device: device on which its weights are created; ``"meta"`` creates shapes without values.
 
     Raises:
-        ValueError: if the config holds an expression or a reference, or names a class that is not a network. A config
-            read from a file can thus build networks and run nothing else.
+        ValueError: if the config holds an expression or a reference, or names a class that is not a network.
     """
-    network_class = _class_of(target_of(network_def))
-    arguments = {key: value for key, value in network_def.items() if key not in ConfigComponent.non_arg_keys}
-    for item in _nested(arguments):
+    target_of(network_def)
+    for item in _nested({key: value for key, value in network_def.items() if key not in ConfigComponent.non_arg_keys}):
         if isinstance(item, str) and item[:1] in ("$", "@", "%"):
             raise ValueError(
                 f"the network's config holds {item!r}: resolve references first, with "
                 "ConfigParser.get_parsed_content('network_def', instantiate=False)."
             )
-        if isinstance(item, Mapping) and "_target_" in item:
-            _class_of(target_of(item))
+    shapes_only = str(device) == "meta"
+    offline = without_fetching(network_def, as_asked=not shapes_only)
+    network_class = _class_of(target_of(offline))
+    arguments = {key: value for key, value in offline.items() if key not in ConfigComponent.non_arg_keys}
     with contextlib.ExitStack() as stack:
         if device is not None:
             stack.enter_context(torch.device(device))
-        if shapes_only := str(device) == "meta":
+        if shapes_only:
             stack.enter_context(_ShapesOnly())
         resolved = ConfigParser({"arguments": copy.deepcopy(arguments)}).get_parsed_content("arguments")
         network = network_class(**resolved)
     return reads_int8(network.to("meta") if shapes_only else network)
+
+
+def without_fetching(network_def: NetworkDef, as_asked: bool = False) -> dict[str, Any]:
+    """Return a config with the arguments that fetch weights switched off, also those that a class switches on itself.
+
+    Args:
+        network_def: the network's MONAI config, with references resolved.
+        as_asked: whether those that the config itself gives stay.
+    """
+    defaults = _defaults_of(target_of(network_def))
+    asked = {**{name: value for name, value in defaults.items() if fetches(name) and value}, **network_def}
+    changed: dict[str, Any] = {}
+    for name, value in asked.items():
+        stays = as_asked and name in network_def
+        if fetches(name) and value and not stays:
+            changed[name] = False if isinstance(value, bool) else None
+        else:
+            changed[name] = _component_without_fetching(value, as_asked)
+    return changed
+
+
+def _component_without_fetching(value: Any, as_asked: bool) -> Any:
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return without_fetching(value, as_asked)
+        return {key: _component_without_fetching(each, as_asked) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_component_without_fetching(each, as_asked) for each in value)
+    return value
+
+
+def register_network(network: str | type[torch.nn.Module]) -> str | type[torch.nn.Module]:
+    """Let files name a network of your own: plans, records and runs that name it are then loaded and built.
+
+    Args:
+        network: the class, also as a decorator, or its dotted name; its code is trusted with whatever it does.
+
+    Returns:
+        What was given.
+    """
+    registered.add(network if isinstance(network, str) else f"{network.__module__}.{network.__qualname__}")
+    return network
 
 
 def arguments_of(network_def: NetworkDef) -> dict[str, Any]:
@@ -86,7 +142,7 @@ class _Arguments(dict[str, Any]):
 def target_of(network_def: Any) -> str:
     """Return the class that a config names; raise a ``ValueError`` if it is not a network's config."""
     if not isinstance(network_def, Mapping) or not isinstance(network_def.get("_target_"), str):
-        raise ValueError(f"a network is given by its config, a dict with '_target_'; got {network_def!r}.")
+        raise ValueError(f"a network is given by its config, a dict with '_target_'; got {shown(network_def)}.")
     return network_def["_target_"]
 
 
@@ -125,11 +181,14 @@ class _ShapesOnly(TorchFunctionMode):
 @functools.cache
 def _class_of(target: str) -> type[torch.nn.Module]:
     """Return the class of a dotted name or of one of MONAI's short names; it must be a ``torch.nn.Module``."""
-    found = pydoc.locate(target)
-    if found is None:
-        found = pydoc.locate(str(ConfigComponent(config={"_target_": target}).resolve_module_name()))
+    name = target if "." in target else str(ConfigComponent(config={"_target_": target}).resolve_module_name())
+    found = pydoc.locate(name) if "." in name else None  # a name without dots could be any module in the folder
     if not (inspect.isclass(found) and issubclass(found, torch.nn.Module)):
-        raise ValueError(f"{target!r} is not a torch.nn.Module: check the name, and that its package can be imported.")
+        raise ValueError(
+            f"{shown(target)} is not a torch.nn.Module: check the name, and that its package can be imported."
+        )
+    if ("." not in target or target.startswith(TRUSTED)) and not f"{found.__module__}.".startswith(TRUSTED):
+        raise ValueError(f"{shown(target)} leads to {found.__module__}, which is no place of networks.")
     return found
 
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from monai_ccnet.networks.building import NetworkDef, arguments_of, network_def_of, target_of
+from monai_ccnet.files import shown
+from monai_ccnet.networks.building import (
+    NetworkDef,
+    arguments_of,
+    network_def_of,
+    target_of,
+    without_fetching,
+)
 from monai_ccnet.networks.size import NetworkSize, network_size
 from monai_ccnet.networks.widths import Widths, check_shape, default_input_shape, divisor_of, widths_entry
 from monai_ccnet.values import Value
@@ -52,6 +60,13 @@ class NetworkFamily(Value):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not isinstance(self.argument, str):
             object.__setattr__(self, "argument", tuple(self.argument))
+        lengths = {len(self.channels), len(self.multiples)} | ({len(self.scales)} if self.layerwise else set())
+        numbers = (*self.channels, *self.scales, *self.multiples, *self.divisor, *self.input_shape, self.least)
+        if lengths != {len(self.channels)} or not all(isinstance(each, int) and each >= 1 for each in numbers):
+            raise ValueError(
+                "a family has one whole number from 1 for each of its widths, scales and multiples, got "
+                f"{shown([self.channels, self.scales, self.multiples, self.divisor, self.input_shape, self.least])}."
+            )
         object.__setattr__(self, "_sizes", {})  # no field: it is neither compared nor written
 
     @classmethod
@@ -70,8 +85,15 @@ class NetworkFamily(Value):
         >>> family.channels, family.scales, family.at((8, 8, 8))["channels"]
         ((64, 128, 256), (1, 2, 4), [8, 8, 8])
         """
-        network_def = network_def_of(network_def)
-        entry = Widths(**widths) if isinstance(widths, Mapping) else widths or widths_entry(network_def)
+        given = network_def_of(network_def)
+        entry = Widths(**widths) if isinstance(widths, Mapping) else widths or widths_entry(given)
+        network_def = without_fetching(given)
+        if switched_off := [name for name in given if given[name] != network_def[name]]:
+            warnings.warn(
+                f"{', '.join(switched_off)} of {target_of(given)} is switched off: a plan and its networks fetch no "
+                "weights. Load them into the network that was planned, if they fit it.",
+                stacklevel=2,
+            )
         arguments, name = arguments_of(network_def), target_of(network_def)
         raw = entry.widths_of(arguments)
         values = tuple(raw) if isinstance(raw, Sequence) and not isinstance(raw, str) else (raw,)

@@ -92,17 +92,20 @@ def network_size(network_def: Countable, input_shape: Sequence[int] | None = Non
     )
 
 
-def disk_bytes(network_def: Countable, bits_per_weight: int = 32, count: str = "parameters") -> int:
+def disk_bytes(
+    network_def: Countable, bits_per_weight: int = 32, count: str = "parameters", weights_format: str = "torch"
+) -> int:
     """Return the larger of two sizes in bytes: the weights at ``bits_per_weight`` bits each, and the file.
 
     Args:
         network_def: the network's MONAI config, with references resolved, or a network itself.
         bits_per_weight: number of bits of a weight: 8, 16, 32 or 64; the file holds at most 32.
         count: kind of weights that count, ``"parameters"`` or ``"weights"``, as in :class:`NetworkSize`.
+        weights_format: format of the file, ``"torch"`` or ``"safetensors"``.
     """
     network = _on_meta(network_def)
     counted = _parameters(network) if count == "parameters" else _kernel_weights(network)
-    return max(math.ceil(counted * bits_per_weight / 8), written_bytes(network, bits_per_weight))
+    return max(math.ceil(counted * bits_per_weight / 8), written_bytes(network, bits_per_weight, weights_format))
 
 
 def memory_bytes(network_def: Countable, input_shape: Sequence[int]) -> int:
@@ -121,9 +124,9 @@ def kernel_weights(network_def: Countable) -> int:
     return _kernel_weights(_on_meta(network_def))
 
 
-def file_bytes(network_def: Countable, bits_per_weight: int = 32) -> int:
+def file_bytes(network_def: Countable, bits_per_weight: int = 32, weights_format: str = "torch") -> int:
     """Return the exact bytes of the file that :func:`save_weights` would write for a network."""
-    return written_bytes(_on_meta(network_def), bits_per_weight)
+    return written_bytes(_on_meta(network_def), bits_per_weight, weights_format)
 
 
 def linear_memory_multiplier(needed_bytes: float, full_bytes: float) -> float:

@@ -1,28 +1,32 @@
-"""Weights of a network in a file, at 32, 16 or 8 bits each: written atomically, read back, and sized in advance."""
+"""Weights of a network in a file, at 32, 16 or 8 bits each: written atomically, and sized in advance."""
 
 from __future__ import annotations
 
 import io
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from monai.utils import optional_import
+from torch.nn.modules.batchnorm import _NormBase
 from torch.serialization import skip_data
 
 from monai_ccnet.files import atomically
+from monai_ccnet.networks.int8 import SCALES, kernel_axes, quantized
+
+safetensors, _ = optional_import("safetensors.torch")
 
 __all__ = [
     "STORAGE_TYPES",
-    "dequantized",
-    "float_state",
-    "kernel_axes",
-    "load_weights",
-    "quantized",
-    "reads_int8",
+    "WEIGHTS_FORMATS",
     "save_weights",
+    "stored_state",
     "unwrapped",
+    "weights_format_of",
+    "weights_name",
     "written_bytes",
 ]
 
@@ -30,7 +34,7 @@ __all__ = [
 # 8 bits kernels are int8, and the few other numbers stay float32.
 STORAGE_TYPES = {8: torch.int8, 16: torch.float16, 32: torch.float32, 64: torch.float32}
 
-_SCALES = "int8_scales"
+WEIGHTS_FORMATS = {"torch": ".pt", "safetensors": ".safetensors"}  # with the ending of a file
 
 
 def save_weights(
@@ -41,12 +45,17 @@ def save_weights(
 ) -> int:
     """Write a network's plain state dict, atomically, and return the bytes of the file.
 
+    All tensors of one type are parts of one storage, since each storage costs some 200 bytes of frame. Plain
+    ``torch.load(path, weights_only=True)`` reads it.
+
     Args:
         network: network to save; of a wrapped one its inner network, see :func:`unwrapped`.
-        path: path of the file to write, such as ``model.pt``.
+        path: path of the file to write, such as ``model.pt``. One that ends in ``.safetensors`` is written in that
+            format, by the package of that name.
         bits_per_weight: 32 or 64 store float32. 16 stores ``half``; ``load_state_dict`` casts back. 8 stores each
-            kernel as int8 (:func:`quantized`) and the scales of all of them in one more tensor; :func:`load_weights`
-            reads it, as does ``load_state_dict`` of any network of :func:`~monai_ccnet.networks.build_network`.
+            kernel as int8 (:func:`~monai_ccnet.networks.quantized`) and the scales of all of them in one more tensor;
+            :func:`~monai_ccnet.networks.load_weights` reads it, as does ``load_state_dict`` of any network of
+            :func:`~monai_ccnet.networks.build_network`.
         half: type for 16 bits: ``torch.float16``, or ``torch.bfloat16``, which has float32's range and fewer digits.
 
     Raises:
@@ -66,8 +75,22 @@ def save_weights(
                 "store at 32 bits, or with half=torch.bfloat16."
             )
     with atomically(path) as file:
-        torch.save(state, file)
+        _write(state, file, weights_format_of(path))
     return os.path.getsize(path)
+
+
+def weights_format_of(path: str | os.PathLike) -> str:
+    """Return the format in which :func:`save_weights` writes a file, a key of :data:`WEIGHTS_FORMATS`."""
+    return "safetensors" if Path(path).suffix == WEIGHTS_FORMATS["safetensors"] else "torch"
+
+
+def weights_name(weights_format: str, stem: str = "model") -> str:
+    """Return the name of a file of weights in a format, a key of :data:`WEIGHTS_FORMATS`.
+
+    >>> weights_name("torch"), weights_name("safetensors")
+    ('model.pt', 'model.safetensors')
+    """
+    return stem + WEIGHTS_FORMATS[weights_format]
 
 
 def unwrapped(network: torch.nn.Module) -> torch.nn.Module:
@@ -81,124 +104,6 @@ def unwrapped(network: torch.nn.Module) -> torch.nn.Module:
             return network
 
 
-def load_weights(network: torch.nn.Module, path: str | os.PathLike) -> torch.nn.Module:
-    """Load what :func:`save_weights` wrote, at any number of bits, into a network of the same config; no code is run.
-
-    Args:
-        network: network of that config, also a wrapped one (:func:`unwrapped`).
-        path: path of the file.
-
-    Returns:
-        The network, changed in place.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no file of weights, or holds those of another network, or some that are not finite.
-    """
-    state, inner = _read_state(path), reads_int8(unwrapped(network))
-    for name, tensor in state.items():
-        if isinstance(tensor, torch.Tensor) and tensor.is_complex():
-            raise ValueError(f"{os.fspath(path)}: {name} holds complex numbers, and weights are real.")
-        if isinstance(tensor, torch.Tensor) and not tensor.to(_range_of(tensor)).isfinite().all():
-            raise ValueError(
-                f"{os.fspath(path)}: {name} holds numbers that are not finite: the training run diverged, train again."
-            )
-    try:
-        inner.load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        reason = "; ".join(_differences(inner.state_dict(), state)) or str(error)
-        raise ValueError(
-            f"{os.fspath(path)} holds the weights of another network than this {type(inner).__name__}: {reason}. Build "
-            "the network of the config, or of the plan, with which they were trained."
-        ) from error
-    return network
-
-
-def _read_state(path: str | os.PathLike) -> dict[str, Any]:
-    """Return the state dict of a file."""
-    name, remedy = os.fspath(path), "give a file that save_weights wrote, such as the model.pt of a training run"
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"there is no file {name}: {remedy}.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise
-    except Exception as error:  # torch passes on the errors of pickle, zip and its own reader
-        raise ValueError(
-            f"{name} ({os.path.getsize(path):,} bytes) is no file of weights, or was cut off, or holds more than "
-            f"tensors: {remedy}."
-        ) from error
-    if not isinstance(state, Mapping) or not state:
-        empty = "" if not isinstance(state, Mapping) else " without entries"
-        raise ValueError(f"{name} holds no state dict but a value of type {type(state).__name__}{empty}: {remedy}.")
-    for key, tensor in state.items():
-        if not isinstance(tensor, torch.Tensor) and not str(key).endswith("_extra_state"):
-            raise ValueError(
-                f"{name} holds no state dict: its entry {key!r} is no tensor but of type {type(tensor).__name__}. Of a "
-                "checkpoint save the state dict of the network alone, as by save_weights."
-            )
-    return dict(state)
-
-
-def _differences(mine: Mapping[str, Any], its: Mapping[str, Any]) -> list[str]:
-    """Return in words the first three keys or shapes in which the state dict of a file differs from a network's."""
-    words = [f"the file lacks {name}" for name in mine if name not in its]
-    words += [f"the network has no {name}" for name in its if name not in mine and name != _SCALES]
-    for name in mine:
-        if name in its and its[name].shape != mine[name].shape:
-            words.append(
-                f"{name} has shape {tuple(its[name].shape)} in the file, {tuple(mine[name].shape)} in the network"
-            )
-    return words[:3]
-
-
-def _range_of(tensor: torch.Tensor) -> torch.dtype:
-    """Return the type by which it is judged whether numbers are finite: networks calculate in float32 at most."""
-    return torch.float32 if tensor.is_floating_point() else tensor.dtype
-
-
-def reads_int8(network: torch.nn.Module) -> torch.nn.Module:
-    """Let a network's ``load_state_dict`` take int8 kernels too; the network is changed in place and returned."""
-    network.register_load_state_dict_pre_hook(_dequantize)  # twice is harmless: the second finds no int8
-    return network
-
-
-def quantized(kernel: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a kernel as int8, symmetric about 0, and the scale of each output channel.
-
-    Args:
-        kernel: kernel of a convolution or a linear layer, in floating point.
-        axis: axis of its output channels.
-
-    Returns:
-        Codes from -127 to 127, int8, of the kernel's shape; and scales, float32, one per output channel. A weight is
-        its code times the scale of its channel, with an error of at most half a scale.
-
-    >>> codes, scales = quantized(torch.tensor([[0.5, -1.0], [0.0, 0.0]]), axis=0)
-    >>> codes.tolist(), dequantized(codes, scales, axis=0).round(decimals=2).tolist()
-    ([[64, -127], [0, 0]], [[0.5, -1.0], [0.0, 0.0]])
-    """
-    kernel = kernel.detach().float()
-    others = [other for other in range(kernel.ndim) if other != axis]
-    scales = kernel.abs().amax(dim=others) / 127
-    codes = (kernel / _along(scales.where(scales > 0, 1.0), axis, kernel.ndim)).round()
-    return codes.to(torch.int8), scales
-
-
-def dequantized(codes: torch.Tensor, scales: torch.Tensor, axis: int) -> torch.Tensor:
-    """Return the float32 kernel that :func:`quantized` made int8."""
-    return codes.float() * _along(scales, axis, codes.ndim)
-
-
-def kernel_axes(network: torch.nn.Module) -> dict[str, int]:
-    """Return the axis of the output channels of each kernel of a network, by its name in the state dict."""
-    return {
-        f"{name}.weight" if name else "weight": int(isinstance(module, _ConvTransposeNd))
-        for name, module in network.named_modules(remove_duplicate=False)
-        if isinstance(module, (_ConvNd, torch.nn.Linear))
-    }
-
-
 def stored_state(
     network: torch.nn.Module, bits_per_weight: int, half: torch.dtype = torch.float16
 ) -> dict[str, torch.Tensor]:
@@ -207,10 +112,11 @@ def stored_state(
         raise ValueError(f"bits_per_weight must be one of {sorted(STORAGE_TYPES)}, got {bits_per_weight}.")
     if half not in (torch.float16, torch.bfloat16):
         raise ValueError(f"half must be torch.float16 or torch.bfloat16, got {half}.")
-    state, axes = network.state_dict(), kernel_axes(network) if bits_per_weight == 8 else {}
+    axes = kernel_axes(network) if bits_per_weight == 8 else {}
     one_of: dict[tuple, torch.Tensor] = {}
     scales: list[torch.Tensor] = []
-    for name, tensor in state.items():  # the state dict itself is kept, since it carries the modules' versions
+    state = _as_plain_as_possible(network)
+    for name, tensor in state.items():
         key, kept = (name in axes, *_identity(tensor)), tensor.to("meta" if tensor.is_meta else "cpu")
         if name in axes:
             if not (kept.is_meta or kept.isfinite().all()):
@@ -222,77 +128,79 @@ def stored_state(
         # A memory format would add a few bytes to the file.
         state[name] = one_of.setdefault(key, kept.contiguous())
     if scales:
-        state[_SCALES] = torch.cat(scales)
+        state[SCALES] = torch.cat(scales)
     return state
 
 
-def written_bytes(network: torch.nn.Module, bits_per_weight: int) -> int:
+def _as_plain_as_possible(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the state dict, with the modules' versions only where loading asks for them."""
+    state: Any = network.state_dict()
+    modules = dict(network.named_modules(remove_duplicate=False))
+    versions = {
+        name: stated
+        for name, stated in state._metadata.items()
+        if stated != {"version": 1} and not isinstance(modules.get(name), _NormBase)  # whose old version lacks a tensor
+    }
+    if not versions:
+        return dict(state)
+    state._metadata = versions
+    return state
+
+
+def written_bytes(network: torch.nn.Module, bits_per_weight: int, weights_format: str = "torch") -> int:
     """Return the exact bytes of the file that :func:`save_weights` would write for a network, which may be on meta.
 
-    torch's own writer counts the bytes: it writes the headers and skips the weights.
+    The format's own writer counts the bytes; torch's writes the headers and skips the weights.
     """
-    state = stored_state(network, bits_per_weight)
-    # The device is part of the file, so tensors are on the CPU; untouched memory is never really allocated.
-    on_cpu = {_identity(tensor): torch.empty_like(tensor, device="cpu") for tensor in state.values()}
-    for name, tensor in state.items():
-        state[name] = on_cpu[_identity(tensor)]
     counter = _ByteCounter()
     with skip_data():
-        torch.save(state, counter)  # type: ignore[arg-type]
+        _write(stored_state(network, bits_per_weight), counter, weights_format)
     return counter.length
 
 
-def _dequantize(
-    network: torch.nn.Module,
-    state_dict: dict[str, Any],
-    prefix: str,
-    local_metadata: Mapping[str, Any],
-    strict: bool,
-    missing_keys: list[str],
-    unexpected_keys: list[str],
-    error_msgs: list[str],
-) -> None:
-    """Turn the int8 kernels of a state dict into float32, in place, before it is loaded."""
-    try:
-        floats = float_state(network, state_dict, prefix)
-    except ValueError as error:
-        error_msgs.append(str(error))
+def _write(state: Any, file: Any, weights_format: str) -> None:
+    if weights_format not in WEIGHTS_FORMATS:
+        raise ValueError(f"weights_format must be one of {', '.join(WEIGHTS_FORMATS)}, got {weights_format!r}.")
+    if weights_format == "torch":
+        torch.save(_in_one_storage(state), file)
         return
-    state_dict.pop(prefix + _SCALES, None)
-    state_dict.update(floats)
+    if hasattr(state, "_metadata"):
+        raise ValueError(
+            f"safetensors holds tensors alone, and {next(iter(state._metadata))} needs its version to be loaded: "
+            "store it as torch."
+        )
+    # A tensor with two names is written twice, since the format forbids that tensors overlap.
+    own = {
+        name: torch.zeros(each.shape, dtype=each.dtype) if each.is_meta else each.clone()
+        for name, each in state.items()
+    }
+    file.write(safetensors.save(own, metadata={"format": "pt"}))
 
 
-def float_state(network: torch.nn.Module, state_dict: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a state dict with its int8 kernels, if any, converted to float32.
-
-    Args:
-        network: network that tells which kernels are transposed; its widths may differ from the state dict's.
-        state_dict: state dict as :func:`save_weights` writes it.
-        prefix: prefix of the network's names in the state dict.
-
-    Raises:
-        ValueError: if there are more or fewer scales than output channels, or int8 kernels without any.
-    """
-    state = dict(state_dict)
-    scales = state.pop(prefix + _SCALES, None)
-    axes = {prefix + name: axis for name, axis in kernel_axes(network).items()}
-    stored = {name: axes[name] for name, each in state.items() if name in axes and each.dtype == torch.int8}
-    counts = [state[name].shape[axis] for name, axis in stored.items()]
-    if scales is None:
-        if stored:
-            raise ValueError(
-                f"kernels such as {next(iter(stored))} are int8, and their scales, {_SCALES}, are missing."
-            )
-        return state
-    if sum(counts) != len(scales):
-        raise ValueError(f"the kernels have {sum(counts)} output channels, the file has {len(scales)} int8 scales.")
-    for (name, axis), its_scales in zip(stored.items(), scales.split(counts), strict=True):
-        state[name] = dequantized(state[name], its_scales, axis)
-    return state
+def _in_one_storage(state: Any) -> Any:
+    """Return a state dict whose tensors of one type are parts of one storage; those on meta as untouched memory."""
+    parts: dict[torch.dtype, dict[tuple, torch.Tensor]] = {}
+    for tensor in state.values():
+        parts.setdefault(tensor.dtype, {})[_identity(tensor)] = tensor
+    placed: dict[tuple, torch.Tensor] = {}
+    for dtype, tensors in parts.items():
+        lengths = [tensor.numel() for tensor in tensors.values()]
+        if any(tensor.is_meta for tensor in tensors.values()):  # the device is part of the file
+            whole = torch.empty(sum(lengths), dtype=dtype)
+        else:
+            whole = torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
+        for (key, tensor), part in zip(tensors.items(), whole.split(lengths), strict=True):
+            placed[key] = part.view(tensor.shape)
+    return like_state(state, {name: placed[_identity(tensor)] for name, tensor in state.items()})
 
 
-def _along(scales: torch.Tensor, axis: int, dimensions: int) -> torch.Tensor:
-    return scales.reshape([-1 if other == axis else 1 for other in range(dimensions)])
+def like_state(state: Any, tensors: Mapping[str, Any]) -> Any:
+    """Return a state dict of other tensors, with the versions of modules that a given one carries, if any."""
+    if not hasattr(state, "_metadata"):
+        return dict(tensors)
+    kept: Any = OrderedDict(tensors)
+    kept._metadata = state._metadata
+    return kept
 
 
 def _identity(tensor: torch.Tensor) -> tuple:

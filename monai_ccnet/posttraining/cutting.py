@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from monai_ccnet.networks.building import build_network
+from monai_ccnet.networks.int8 import float_state
 from monai_ccnet.networks.memory import copy_of, on_meta
-from monai_ccnet.networks.storage import float_state
 from monai_ccnet.networks.widths import default_input_shape
 from monai_ccnet.posttraining.channels import ChannelGroup, check_plain
 

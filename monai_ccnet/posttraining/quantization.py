@@ -20,7 +20,8 @@ from monai.utils import optional_import
 from torch.nn.utils import parametrize
 
 from monai_ccnet.files import atomically
-from monai_ccnet.networks.storage import dequantized, kernel_axes, quantized, unwrapped
+from monai_ccnet.networks.int8 import dequantized, kernel_axes, quantized
+from monai_ccnet.networks.storage import unwrapped
 from monai_ccnet.posttraining.channels import check_plain
 
 onnx, _ = optional_import("onnx")

