@@ -33,6 +33,7 @@ _DOES = {
     "calibrate": "measure how fast a network loses accuracy on your own data sets",
     "compare": "train every method at equal budgets, and tabulate",
 }
+_FLAGS = {"--traceback": ("traceback", True), "--no-wait": ("wait", False)}  # which take no value
 _WORDS = {"true": True, "false": False, "null": None, "none": None}
 
 
@@ -152,8 +153,8 @@ def _given(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
         name, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not name:
             raise ValueError(f"{word!r} is no setting: settings are given as --name value.")
-        if name == "traceback":
-            yield name, True
+        if word in _FLAGS:
+            yield _FLAGS[word]
             continue
         if not equals:
             if not rest or rest[0].startswith("--"):

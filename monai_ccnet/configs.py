@@ -22,6 +22,7 @@ from monai.bundle.workflows import ConfigWorkflow
 from monai.utils import ensure_tuple
 
 from monai_ccnet import bundle_root
+from monai_ccnet.names import named_in
 from monai_ccnet.settings import SETTINGS, check_value, unknown_setting
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "config_file",
     "describe_network",
     "end_with_cause",
+    "named_networks",
     "read_parts",
     "root_cause",
     "run_list",
@@ -179,6 +181,20 @@ def _named_files() -> list[str]:
             return [str(file) for file in ensure_tuple(frame.f_locals["config_file"])]
         frame = frame.f_back
     return []
+
+
+def named_networks() -> list[str]:
+    """Return the dotted names of code in the config files that the run was given: to name a bundle is to trust it.
+
+    Those that are of none of the places that a file may name anyway are printed.
+    """
+    named = sorted(set().union(*(named_in(ConfigParser.load_config_file(file)) for file in _named_files())))
+    own = [
+        name for name in named if "." in name and not name.startswith(("monai.", "monai_ccnet.", "torch.", "ignite."))
+    ]
+    if own:
+        print(f"Trusted, since the config files that were named hold it: {', '.join(own)}.")
+    return named
 
 
 def _typed_paths() -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from monai.utils import IgniteInfo, min_version, optional_import, set_determinis
 
 from monai_ccnet.constraints import CompressionPlan
 from monai_ccnet.files import atomically
+from monai_ccnet.networks.loading import WeightsError, read_tensors
 from monai_ccnet.records import evaluated_record
 
 if TYPE_CHECKING:
@@ -152,11 +154,12 @@ class EpochLosses:
 class ResumeTraining:
     """Save a checkpoint of the whole training run at the end of epochs, and resume from the last one, if any.
 
-    The checkpoint includes the trainer itself. Ignite's ``Checkpoint`` saves it; unlike with MONAI's
-    ``CheckpointSaver``, files are written atomically.
+    The checkpoint includes the trainer itself. It is complete and on the disk before an older one is deleted; the one
+    before it is kept too where the disk has room, and is resumed from, with a word, if the last one is damaged. In
+    several processes the first writes.
 
     Args:
-        save_dir: folder of the checkpoints; only the last is kept, and :func:`forget_training` deletes it at the end.
+        save_dir: folder of the checkpoints; :func:`forget_training` deletes them at the end.
         save_dict: objects with a state, by name: the network, the optimizer, the schedule and the like.
         interval: number of epochs from one checkpoint to the next.
     """
@@ -169,42 +172,68 @@ class ResumeTraining:
     def attach(self, engine: Engine) -> None:
         """Attach to a trainer."""
         save_dict = {**self.save_dict, "trainer": engine}
-        if checkpoints := _checkpoints(self.save_dir):
-            CheckpointLoader(str(checkpoints[-1]), save_dict, map_location={"": "cpu"}).attach(engine)
+        for checkpoint in reversed(_checkpoints(self.save_dir)):
+            if _is_whole(checkpoint, set(save_dict)):
+                CheckpointLoader(str(checkpoint), save_dict, map_location={"": "cpu"}).attach(engine)
+                break
         saver = Checkpoint(
             save_dict,
-            _AtomicSaver(self.save_dir),
+            _CheckpointFiles(self.save_dir),
             filename_prefix=_PREFIX,
             global_step_transform=lambda trainer, _: trainer.state.epoch,
-            n_saved=1,
+            n_saved=None,
         )
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), saver)
 
 
-class _AtomicSaver(BaseSaveHandler):
-    """Write and remove what Ignite's ``Checkpoint`` hands over."""
+class _CheckpointFiles(BaseSaveHandler):
+    """Write what Ignite's ``Checkpoint`` hands over, and then delete all others but the one before."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def __call__(self, checkpoint: Mapping[str, Any], filename: str, metadata: Mapping[str, Any] | None = None) -> None:
-        with atomically(self.folder / filename) as file:
+        if idist.get_rank() > 0:
+            return
+        path = self.folder / filename
+        with atomically(path) as file:
             torch.save(checkpoint, file)
+        has_room = shutil.disk_usage(self.folder).free > 2 * path.stat().st_size
+        before = [each for each in _checkpoints(self.folder) if _epoch_of(each) < _epoch_of(path)]
+        for each in _checkpoints(self.folder):  # a later one is damaged, or it would have been resumed from
+            if each not in (path, *(before[-1:] if has_room else ())):
+                each.unlink()
 
     def remove(self, filename: str) -> None:
-        (self.folder / filename).unlink(missing_ok=True)
+        """Do nothing, since Ignite would call it before the new checkpoint is there."""
 
 
 def forget_training(save_dir: str | os.PathLike) -> None:
-    """Delete the checkpoint of a finished training run, whose weights are kept elsewhere."""
-    half_written = Path(save_dir).glob(f".{_PREFIX}_*")  # by a process that was killed while writing
-    for path in (*_checkpoints(Path(save_dir)), *half_written):
-        path.unlink()
+    """Delete the checkpoints of a finished training run, whose weights are kept elsewhere."""
+    for path in _checkpoints(Path(save_dir)):
+        path.unlink(missing_ok=True)
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints in a folder, the newest last; an interrupted process may leave two complete ones."""
-    return sorted(folder.glob(f"{_PREFIX}_*.pt"), key=lambda path: path.stat().st_mtime_ns)
+    """Return the checkpoints in a folder, in the order of their epochs."""
+    return sorted((path for path in folder.glob(f"{_PREFIX}_*.pt") if _epoch_of(path) >= 0), key=_epoch_of)
+
+
+def _epoch_of(path: Path) -> int:
+    number = path.stem.rpartition("_")[2]
+    return int(number) if number.isdecimal() else -1
+
+
+def _is_whole(path: Path, names: set[str]) -> bool:
+    """Tell whether a checkpoint can be resumed from, and say so if not."""
+    try:
+        content = read_tensors(path)
+    except (WeightsError, OSError):
+        content = None
+    if isinstance(content, Mapping) and set(content) == names:
+        return True
+    print(f"{path} is damaged: the training goes on from the checkpoint before it, or begins again.")
+    return False
 
 
 class CheckBudget:
@@ -369,7 +398,7 @@ class RecordTrial:
             dataset=self.dataset,
             network_def=self.network_def,
             input_shape=self.input_shape,
-            file_bytes=os.path.getsize(self.weights_file),
+            weights_file=self.weights_file,
             multiplier=self.multiplier,
             recipe=self.recipe,
             losses=() if self.history is None else self.history.losses,

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from monai_ccnet import __version__
+from monai_ccnet.files import file_digest
 from monai_ccnet.networks.size import NetworkSize, network_size
 from monai_ccnet.values import Value
 
@@ -43,6 +44,7 @@ class TrialRecord(Value):
             the data's location.
         size: exact sizes of the network.
         file_bytes: bytes of the file of weights that was written.
+        weights_digest: SHA-256 digest of that file; ``None`` in records of earlier releases.
         scores: metrics on the test images, by name: means over images and foreground classes, as in the paper; ``None``
             where it is undefined.
         pooled: metrics over the pixels of all test images together, by name: means over foreground classes.
@@ -68,6 +70,7 @@ class TrialRecord(Value):
     seconds: float
     versions: dict[str, str]
     error: str | None = None
+    weights_digest: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "losses", tuple(self.losses))
@@ -143,7 +146,7 @@ def evaluated_record(
     dataset: str,
     network_def: Mapping[str, Any],
     input_shape: Sequence[int] | None,
-    file_bytes: int,
+    weights_file: str | os.PathLike,
     multiplier: float | None = None,
     recipe: Mapping[str, Any] | None = None,
     losses: Sequence[float] = (),
@@ -158,7 +161,7 @@ def evaluated_record(
         dataset: name of the data set.
         network_def: the network's MONAI config.
         input_shape: shape of the input for which the sizes are stated, ``(B, C, H, W[, D])``.
-        file_bytes: bytes of the file of weights.
+        weights_file: path of the file of weights.
         multiplier: channels per channel of the full-size network.
         recipe: settings of the training run, by their ids.
         losses: mean training loss of each epoch.
@@ -173,7 +176,8 @@ def evaluated_record(
         multiplier=multiplier,
         recipe=dict(recipe or {}),
         size=network_size(network_def, input_shape),
-        file_bytes=file_bytes,
+        file_bytes=os.path.getsize(weights_file),
+        weights_digest=file_digest(weights_file),
         scores={name: _defined(value) for name, value in metrics.items()},
         pooled={name: _defined(value) for name, value in totals.items()},
         per_image={name: list(map(_defined, values)) for name, values in per_image.items()},

@@ -49,6 +49,19 @@ SETTINGS: dict[str, Setting] = {
         "what a disk budget counts beside the file: `parameters`, or `weights` (kernels alone)",
         ("parameters", "weights"),
     ),
+    "weights_format": Setting(
+        "text",
+        "format of the file of weights: `torch`, or `safetensors`, as model hubs expect it",
+        ("torch", "safetensors"),
+    ),
+    "wait": Setting(
+        "True or False", "whether to wait for another process that works in the folder; `--no-wait` leaves instead"
+    ),
+    "trusted": Setting(
+        "list",
+        "networks of your own, by dotted names such as `['my_package.MyNet']`, that files in the folder may name: "
+        "their code is run",
+    ),
     # the data
     "held_out_by": Setting(
         "text",

@@ -20,7 +20,7 @@ def counts_of(truth, predicted):
 
 def record_of(truth, predicted):
     counts = counts_of(truth, predicted)
-    given = {"dataset": "made", "network_def": UNET, "input_shape": None, "file_bytes": 1}
+    given = {"dataset": "made", "network_def": UNET, "input_shape": None, "weights_file": __file__}
     return evaluated_record({"f1": 0.5}, counts, **given)
 
 

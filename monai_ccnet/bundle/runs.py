@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import Timeout
 
 from monai_ccnet import figures
 from monai_ccnet.complexity import ComplexityProfile, measure_dataset, measure_settings
@@ -29,10 +30,12 @@ from monai_ccnet.data import (
     load_image,
 )
 from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.files import check_writable, file_digest
+from monai_ccnet.locks import hold, release
 from monai_ccnet.networks import NetworkFamily, save_weights
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.reporting import save_html_report, save_report, save_trade_off
-from monai_ccnet.training import check_data, finish_run, forget_run, segment_examples
+from monai_ccnet.training import check_data, finish_run, finish_stage, forget_run, read_run, segment_examples
 
 __all__ = [
     "NO_PICTURES",
@@ -40,6 +43,7 @@ __all__ = [
     "check_run",
     "constraints_from",
     "distributed",
+    "hold_plan",
     "measure_by_law",
     "measure_settings_for",
     "save_measured",
@@ -64,6 +68,7 @@ def constraints_from(
     min_score: Sequence[float] | float | None = None,
     bits_per_weight: int = 32,
     count: str = "parameters",
+    weights_format: str = "torch",
     default: float | None = DEFAULT_FLOOR,
 ) -> list[Budget | AccuracyFloor]:
     """Return the constraints that a run's settings ask for.
@@ -77,6 +82,7 @@ def constraints_from(
         min_score: least score relative to the full-size network's.
         bits_per_weight: number of bits of a stored weight.
         count: kind of weights that the disk budget counts beside the file.
+        weights_format: format of the file, ``"torch"`` or ``"safetensors"``.
         default: the floor if nothing else is asked for; ``None`` for none.
 
     >>> print(*constraints_from(budget_bytes=250_000))
@@ -85,7 +91,8 @@ def constraints_from(
     at least 95.0% of the full-size network's score
     """
     shape = tuple(input_shape or ())
-    asked: list[Budget | AccuracyFloor] = [DiskBudget(each, bits_per_weight, count) for each in _several(budget_bytes)]
+    asked: list[Budget | AccuracyFloor] = []
+    asked += [DiskBudget(each, bits_per_weight, count, weights_format) for each in _several(budget_bytes)]
     asked += [MemoryBudget(each, shape) for each in _several(budget_memory_bytes)]
     asked += [ComputeBudget(each, shape) for each in _several(budget_macs)]
     asked += [LatencyBudget(each, shape) for each in _several(budget_latency_seconds)]
@@ -160,7 +167,7 @@ def check_run(
     forget_run(output_dir, force)
     check_data(output_dir, reading)
     profile_file = Path(output_dir) / "complexity.json"
-    if profile_file.exists() and (Path(output_dir) / "run.json").exists():
+    if profile_file.exists() and read_run(output_dir):
         known = ComplexityProfile.load(profile_file)
         if (known.settings, known.scales) != asked:
             raise ValueError(
@@ -186,7 +193,8 @@ def train_planned(plan: CompressionPlan) -> TrialRecord:
     Args:
         plan: whose network the config's ``network`` is.
     """
-    return finish_run(running_workflow().parser, plan.network_def)
+    parser = running_workflow().parser
+    return finish_run(parser, plan.network_def, wait=parser.get_parsed_content("wait"))
 
 
 def save_run(
@@ -213,6 +221,7 @@ def save_run(
         pictures: whether to draw them.
     """
     folder = Path(output_dir)
+    left = [folder / name for name in ("plan.json", "trade_off.csv", "report.json", "report.html")]
     plan.save(folder / "plan.json")
     plans = trade_off(plan.family, **{key: value for key, value in planning.items() if key != "widths"})
     save_trade_off(folder / "trade_off.csv", plans)
@@ -226,7 +235,10 @@ def save_run(
         drawn["overlays"] = figures.draw_overlays({"this plan": segmented})
         for name, figure in drawn.items():
             figures.save_figure(folder / f"{name}.png", figure)
+            left.append(folder / f"{name}.png")
     save_html_report(folder / "report.html", plan, record, full_size_score, reading)
+    inputs = {name: file_digest(folder / name) for name in ("complexity.json", "record.json")}
+    finish_stage(folder, "report", left, inputs=inputs)
 
 
 def save_measured(
@@ -259,6 +271,24 @@ def _drawn_scales(data: DatasetFolder, reading: DataReading, profile: Complexity
     return figures.draw_scales(shown["image"], profile, label=label)
 
 
+def hold_plan(plan_dir: str | os.PathLike, wait: bool = True) -> None:
+    """Let no other run of the overlay work on the plan in a folder until the weights are written or the process ends.
+
+    Args:
+        plan_dir: folder of the plan; it is created.
+        wait: whether to wait for another process, or else refuse.
+
+    Raises:
+        ValueError: if another process works there and ``wait`` is ``False``.
+        OSError: if the folder cannot be written to.
+    """
+    check_writable(plan_dir)
+    try:
+        hold(plan_dir, wait)
+    except Timeout as error:
+        raise ValueError(f"another process works in {plan_dir}: wait for it, or choose another plan_dir.") from error
+
+
 def distributed(network: torch.nn.Module, device: Any) -> torch.nn.Module:
     """Return a network on its device, wrapped where a process group has been set up."""
     network, device = network.to(device), torch.device(device)
@@ -281,4 +311,5 @@ def save_planned_weights(
     """
     if first_process:
         written = save_weights(network, path, bits_per_weight)
+        release(Path(path).parent)
         print(f"Written: {path} of {written:,} bytes, and its plan.json.")

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from monai.bundle.config_parser import ConfigParser
 from monai.utils import set_determinism
 
@@ -29,11 +28,21 @@ from monai_ccnet.comparison.methods import (
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.constraints import AccuracyFloor, Budget, InfeasibleConstraintError
 from monai_ccnet.degradation import DegradationModel
-from monai_ccnet.files import read_json, write_json
-from monai_ccnet.networks import build_network, default_input_shape, load_weights, network_def_of
+from monai_ccnet.locks import held
+from monai_ccnet.names import named_in
+from monai_ccnet.networks import build_network, default_input_shape, network_def_of, weights_name
 from monai_ccnet.posttraining import prune
 from monai_ccnet.records import TrialRecord
-from monai_ccnet.training import evaluate_network, run_trial, train_network
+from monai_ccnet.training import (
+    begin_stages,
+    evaluate_network,
+    finish_stage,
+    finished_stage,
+    load_trained,
+    read_run,
+    run_trial,
+    train_network,
+)
 
 __all__ = ["compare"]
 
@@ -110,36 +119,39 @@ def _prune(
     """
     full_record = run_trial(bundle_root, full, network_def, **recipe)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        if not _is_begun(folder, full, {"method": METHODS[method], "constraint": budget.to_dict()}):
-            (folder / "rival.json").unlink(missing_ok=True)
-        if not (folder / "rival.json").exists():
-            rival = _pruned(bundle_root, folder, full_record, full / "model.pt", method, budget, recipe)
+    asked = {**_asked(full), "method": METHODS[method], "constraint": budget.to_dict()}
+    with held(folder):
+        _check_same(folder, asked)
+        if finished_stage(folder, "pruning") is None:
+            (folder / "run.json").unlink(missing_ok=True)
+            rival = _pruned(bundle_root, folder, full_record, full, method, budget, recipe)
             rival.save(folder / "rival.json")
-        return Rival.load(folder / "rival.json")
+            begin_stages(folder, asked)
+            weights = folder / weights_name(recipe.get("weights_format", "torch"))
+            finish_stage(folder, "pruning", [folder / "rival.json", weights])
+        return Rival.load(folder / "rival.json", named_in(network_def))
 
 
-def _is_begun(folder: Path, full: Path, asked: Mapping[str, Any]) -> bool:
-    """Return whether a folder holds a pruning, and write what is asked for if not; refuse one of something else."""
-    whole = json.loads(json.dumps({**read_json(full / "run.json"), **asked, "stages": {}}))
-    left = folder / "run.json"
-    if not left.exists():
-        write_json(left, whole)
-        return False
-    found = read_json(left)
-    if differing := sorted(key for key in {**found, **whole} if found.get(key) != whole.get(key)):
+def _asked(folder: Path) -> dict[str, Any]:
+    """Return what a run in a folder was asked for."""
+    return {key: value for key, value in read_run(folder).items() if key not in ("format_version", "stages")}
+
+
+def _check_same(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds a pruning of something else."""
+    found, whole = _asked(folder), json.loads(json.dumps(asked))
+    if found and (differing := sorted(key for key in {**found, **whole} if found.get(key) != whole.get(key))):
         raise ValueError(
             f"{folder} holds a network of another {', '.join(differing)}: choose another output_dir, or start again "
             "with --force True."
         )
-    return True
 
 
 def _pruned(
     bundle_root: str | os.PathLike,
     folder: Path,
     full_record: TrialRecord,
-    weights: Path,
+    full: Path,
     method: str,
     budget: Budget,
     recipe: dict[str, Any],
@@ -147,7 +159,7 @@ def _pruned(
     network_def = full_record.network_def
     start, settings = time.monotonic(), {"share": 0.25, "epochs": 2, "merge": False, **METHODS[method]}
     stored, bits = stored_budget(METHODS[method], budget)
-    network = load_weights(build_network(network_def), weights)
+    network = load_trained(build_network(network_def), full / weights_name(recipe.get("weights_format", "torch")))
     train = ConfigParser()
     train.read_config(str(Path(bundle_root) / "configs" / "train.yaml"))
     train.update({**recipe, "bundle_root": str(bundle_root), "device": "cpu"})

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from monai_ccnet.comparison.methods import FULL_SIZE, METHODS, Rival, folder_of
 from monai_ccnet.constraints import Budget
+from monai_ccnet.networks import read_weights, weights_name
 from monai_ccnet.networks.latency import LatencyComparison, compare_latency
 from monai_ccnet.posttraining import load_pruned
 
@@ -31,11 +31,12 @@ def rival_latencies(output_dir: str | os.PathLike, rivals: Iterable[Rival]) -> L
     networks: dict[str, Any] = {}
     shape = None
     for rival in rivals:
-        weights = Path(output_dir) / folder_of(rival.method, rival.constraint, rival.seed) / "model.pt"
+        folder = Path(output_dir) / folder_of(rival.method, rival.constraint, rival.seed)
+        weights = folder / weights_name(rival.record.recipe.get("weights_format", "torch"))
         network_def, shape = rival.record.network_def, shape or rival.record.size.input_shape
         networks.setdefault(
             folder_of(rival.method, rival.constraint, 0),
-            load_pruned(network_def, torch.load(weights, weights_only=True))
+            load_pruned(network_def, read_weights(weights, rival.record.weights_digest))
             if "importance" in METHODS[rival.method]
             else network_def,
         )

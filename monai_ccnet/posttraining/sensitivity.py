@@ -113,7 +113,7 @@ def planned_weights(plan: CompressionPlan) -> dict[str, tuple[int, int]]:
     >>> unet = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [64, 128]}
     >>> plan = compress(unet, DiskBudget(400_000), layerwise=False)
     >>> plan.channels, planned_weights(plan)["encoder.0.1.conv"]  # 64 x 64 x 9 and 31 x 31 x 9
-    ((31, 62), (36864, 8649))
+    ((31, 63), (36864, 8649))
     """
     full, narrow = (_kernels(each) for each in (plan.family.network_def, plan.network_def))
     return {layer: (count, narrow[layer]) for layer, count in full.items()}

@@ -4,14 +4,22 @@ from monai_ccnet.training.asked import check_data, evaluation_dir, settings_left
 from monai_ccnet.training.examples import SegmentedImage, segment_examples, segment_sweep
 from monai_ccnet.training.losses import DeepSupervision
 from monai_ccnet.training.run import (
-    begin_run,
     check_patch,
-    end_training,
     end_with_score,
     finish_run,
     forget_run,
+    run_alone,
+    run_training,
 )
 from monai_ccnet.training.segmentation import WriteSegmentations, check_finite, readable_images, same_pipeline
+from monai_ccnet.training.stages import (
+    begin_stages,
+    finish_stage,
+    finished_record,
+    finished_stage,
+    load_trained,
+    read_run,
+)
 from monai_ccnet.training.sweeps import FAST_MULTIPLIERS, MULTIPLIERS, Trial, load_records, plan_trials, run_sweep
 from monai_ccnet.training.trial import (
     evaluate_network,
@@ -28,22 +36,28 @@ __all__ = [
     "SegmentedImage",
     "Trial",
     "WriteSegmentations",
-    "begin_run",
+    "begin_stages",
     "check_data",
     "check_finite",
     "check_patch",
-    "end_training",
     "end_with_score",
     "evaluate_network",
     "evaluation_dir",
     "finish_run",
+    "finish_stage",
+    "finished_record",
+    "finished_stage",
     "forget_run",
     "full_network_def",
     "load_records",
+    "load_trained",
     "open_trial",
     "plan_trials",
+    "read_run",
     "readable_images",
+    "run_alone",
     "run_sweep",
+    "run_training",
     "run_trial",
     "same_pipeline",
     "segment_examples",

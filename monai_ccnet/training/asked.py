@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from monai_ccnet.configs import running_workflow, take_over
 from monai_ccnet.data.folder import safe_name
 from monai_ccnet.data.images import as_paths
 from monai_ccnet.data.reading import DataReading
-from monai_ccnet.files import check_writable, read_json
+from monai_ccnet.files import check_writable
+from monai_ccnet.names import check_network_def
 from monai_ccnet.networks.building import build_network
+from monai_ccnet.networks.storage import WEIGHTS_FORMATS
 from monai_ccnet.settings import check_value
+from monai_ccnet.training.stages import RUN_FILE, read_run
 
 __all__ = [
     "NO_RECIPE",
@@ -29,8 +32,6 @@ __all__ = [
     "settings_left",
     "use_settings_left",
 ]
-
-_RUN_FORMAT = 1
 
 # What does not decide how a network is trained and what it answers.
 NO_RECIPE = {
@@ -45,6 +46,9 @@ NO_RECIPE = {
     "history",
     "allow_overlap",
     "force",
+    "wait",
+    "trusted",
+    "traceback",
     "reading",
     "weights_file",
     "network_def",
@@ -58,7 +62,7 @@ _RECIPE_OF_PARTS = {
 }
 
 # Settings of a training run that whoever evaluates or uses its network needs, by their ids in train.yaml.
-_LEFT = ("patch_size", "overlap", "spacing", "label_values")
+_LEFT = ("patch_size", "overlap", "spacing", "label_values", "weights_format")
 
 
 def recipe_of(config: Mapping[str, Any], ids: Sequence[str]) -> dict[str, Any]:
@@ -82,7 +86,6 @@ def asked_of(parser: ConfigParser, network_def: Mapping[str, Any]) -> dict[str, 
     recipe = recipe_of(resolved(parser), list(ids))
     settings = {key: parser.get_parsed_content(key) for key in _LEFT}
     asked = {
-        "format_version": _RUN_FORMAT,
         "network_def": dict(network_def),
         "data": _data_of(parser.get_parsed_content("reading")),
         "recipe": {key: value for key, value in recipe.items() if key != "data"},
@@ -108,16 +111,15 @@ def _config_root(parser: ConfigParser) -> str:
 
 def check_asked(folder: Path, asked: Mapping[str, Any], reading: DataReading) -> bool:
     """Return whether a folder holds a run, and refuse it if it is of another network, data set or recipe."""
-    if not (folder / "run.json").exists():
+    if not (found := read_run(folder)):
         if (folder / "trial.json").exists():
             raise ValueError(
                 f"{folder} holds a run of release 0.1 (trial.json), which that release can go on with: choose another "
                 "output_dir, or delete that one."
             )
         return False
-    found = read_json(folder / "run.json")
-    if not (found.get("stages") or (folder / "model.pt").exists() or any(folder.glob("training_*.pt"))):
-        return found == {**asked, "stages": {}}  # nothing was trained yet
+    if not (found["stages"] or any(folder.glob("training_*.pt"))):  # nothing was trained yet
+        return all(found.get(key) == value for key, value in asked.items())
     _check_data(folder, found, reading)
     recipes = found.get("recipe", {}), asked["recipe"]
     differing = sorted(key for key in {**recipes[0], **recipes[1]} if recipes[0].get(key) != recipes[1].get(key))
@@ -138,8 +140,8 @@ def check_data(output_dir: str | os.PathLike, reading: DataReading) -> None:
     """
     check_writable(output_dir)
     folder = Path(output_dir)
-    if (folder / "run.json").exists():
-        _check_data(folder, read_json(folder / "run.json"), reading)
+    if found := read_run(folder):
+        _check_data(folder, found, reading)
     reading.keep(folder / "data.json")
 
 
@@ -160,35 +162,39 @@ def _data_of(reading: DataReading) -> dict[str, str]:
     return {"name": reading.dataset, "digest": reading.digest}
 
 
-def settings_left(output_dir: str | os.PathLike) -> dict[str, Any]:
+def settings_left(output_dir: str | os.PathLike, trusted: Collection[str] = ()) -> dict[str, Any]:
     """Return the settings that a training run left in its folder for whoever uses its network.
 
+    Args:
+        output_dir: folder of the run.
+        trusted: dotted names of networks that it may name besides MONAI's, torch's and this package's.
+
     Returns:
-        ``network_def``, ``patch_size``, ``overlap``, ``spacing``, ``label_values``, ``labels`` (names of the classes),
-        ``image_files`` (files of an image) and ``validate`` (configs of its evaluation, to be compared and not run);
-        empty if there is no run.
+        ``network_def``, ``patch_size``, ``overlap``, ``spacing``, ``label_values``, ``weights_format``, ``labels``
+        (names of the classes), ``image_files`` (files of an image) and ``validate`` (configs of its evaluation, to be
+        compared and not run); empty if there is no run.
 
     Raises:
-        ValueError: if the file is damaged, or a setting is of another kind or an expression.
+        ValueError: if the file is damaged, or a setting is of another kind or an expression, or its network is of other
+            code.
     """
-    path = Path(output_dir) / "run.json"
-    if not path.exists():
+    if not (found := read_run(output_dir)):
         return {}
-    found = read_json(path)
-    if not isinstance(found, Mapping) or not isinstance(found.get("settings"), Mapping):
-        raise ValueError(f"{path} is not what a training run left: choose another output_dir.")
-    settings = dict(found["settings"])
+    settings, network_def = dict(found["settings"]), found["network_def"]
     try:
         for key in _LEFT:
-            _check_plain(settings.get(key))
+            if key != "weights_format":
+                _check_plain(settings.get(key))
             if key in settings:
                 check_value(key, settings[key])
+        if settings.setdefault("weights_format", "torch") not in WEIGHTS_FORMATS:
+            raise ValueError(f"weights_format must be one of {sorted(WEIGHTS_FORMATS)}.")
+        if "_target_" in network_def:
+            check_network_def(network_def, trusted)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    network_def, recipe = found.get("network_def"), found.get("recipe")
-    described = network_def if isinstance(network_def, Mapping) and "_target_" in network_def else None
-    validate = recipe.get("validate") if isinstance(recipe, Mapping) else None
-    return {**settings, "network_def": described, "validate": validate}
+        raise ValueError(f"{Path(output_dir) / RUN_FILE}: {error}") from error
+    described = network_def if "_target_" in network_def else None
+    return {**settings, "network_def": described, "validate": found["recipe"].get("validate")}
 
 
 def _check_plain(value: Any) -> None:
@@ -206,7 +212,7 @@ def use_settings_left() -> None:
     What was given to the run itself stays. Without a run in the folder nothing changes.
     """
     parser = running_workflow().parser
-    left = settings_left(parser.get_parsed_content("output_dir"))
+    left = settings_left(parser.get_parsed_content("output_dir"), parser.get_parsed_content("trusted"))
     taken = {key: left[key] for key in _LEFT if key in left}
     if parser.get("plan") is None and left.get("network_def"):
         taken["network_def"] = build_network(left["network_def"])  # which evaluates nothing in it
@@ -220,8 +226,7 @@ def evaluation_dir(output_dir: str | os.PathLike, reading: DataReading) -> str:
         output_dir: folder of the run.
         reading: what was read of the data set on which its network is evaluated.
     """
-    path = Path(output_dir) / "run.json"
-    if not path.exists() or read_json(path).get("data") == _data_of(reading):
+    if not (found := read_run(output_dir)) or found["data"] == _data_of(reading):
         return str(output_dir)
     folder = Path(output_dir) / f"evaluation-{safe_name(reading.dataset)}"
     print(f"The run in {output_dir} is of other data: the scores on {reading.dataset} are written to {folder}.")

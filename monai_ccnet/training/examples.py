@@ -13,8 +13,9 @@ from monai.bundle.config_parser import ConfigParser
 
 from monai_ccnet.complexity.pictures import as_radiologists_see
 from monai_ccnet.data.images import as_paths, load_image
-from monai_ccnet.networks.loading import load_weights
+from monai_ccnet.names import named_in
 from monai_ccnet.records import TrialRecord
+from monai_ccnet.training.stages import load_trained
 from monai_ccnet.training.sweeps import Trial
 from monai_ccnet.training.trial import open_trial
 
@@ -67,7 +68,7 @@ def segment_examples(
             "weights_file",
         )
     )
-    network = load_weights(network, weights_file).to(device).eval()
+    network = load_trained(network, weights_file).to(device).eval()
     segmented = []
     for place in from_worst_to_best(scores, images) if isinstance(images, int) else images:
         item = preprocessing(datalist[place])
@@ -105,7 +106,7 @@ def segment_sweep(
     """
     found: dict[str, dict[float, Trial]] = {}
     for trial in sorted(trials, key=lambda trial: -trial.multiplier):
-        record = TrialRecord.load(Path(trial.output_dir) / "record.json")
+        record = TrialRecord.load(Path(trial.output_dir) / "record.json", named_in(trial.network_def))
         if record.error is None:
             found.setdefault(record.dataset, {}).setdefault(trial.multiplier, trial)
     segmented: dict[str, dict[str, list[SegmentedImage]]] = {}
@@ -115,7 +116,7 @@ def segment_sweep(
             trial = by_multiplier[multiplier]
             workflow = open_trial(trial.bundle_root, trial.output_dir, trial.network_def, **trial.recipe)
             workflow.initialize()
-            record = TrialRecord.load(Path(trial.output_dir) / "record.json")
+            record = TrialRecord.load(Path(trial.output_dir) / "record.json", named_in(trial.network_def))
             examples = segment_examples(workflow.parser, record.per_image["f1"], shown)
             segmented.setdefault(dataset, {})[f"{multiplier:g}\nof the width"] = examples
             shown = [each.place for each in examples]

@@ -1,43 +1,57 @@
-"""A run in a folder: what was asked for, which stages are done, and its record at the end; each stage is done once."""
+"""A run in a folder: its training and its evaluation, each done once, and its record at the end."""
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+import torch
+from filelock import Timeout
 from monai.bundle.config_parser import ConfigParser
 
 from monai_ccnet.configs import run_list, running_workflow
-from monai_ccnet.files import check_writable, read_json, write_json
+from monai_ccnet.files import check_writable
 from monai_ccnet.handlers import forget_training
+from monai_ccnet.locks import held, hold, release
+from monai_ccnet.names import named_in
 from monai_ccnet.networks.building import network_def_of
+from monai_ccnet.networks.storage import WEIGHTS_FORMATS, weights_name
 from monai_ccnet.records import TrialRecord, constant_score, evaluated_record, failure_words
 from monai_ccnet.training.asked import asked_of, check_asked, resolved
+from monai_ccnet.training.stages import RUN_FILE, begin_stages, finish_stage, finished_record, finished_stage
 
 __all__ = [
     "NOT_LEARNED",
-    "begin_run",
     "check_patch",
     "check_space",
-    "end_training",
     "end_with_score",
     "finish_run",
-    "finished_record",
     "forget_run",
     "record_of",
+    "run_alone",
+    "run_training",
 ]
 
 
 NOT_LEARNED = 3  # exit status of a run whose network has not learned
 
 
-# What a run leaves that a later one would go on from.
-_STATE = ("run.json", "record.json", "rival.json", "model.pt", "data.json", "complexity.json", "complexity_iu.json")
+# What a run leaves that a later one would go on from; without the first, what the others hold is not done.
+_STATE = (
+    RUN_FILE,
+    "record.json",
+    "rival.json",
+    *map(weights_name, WEIGHTS_FORMATS),
+    "data.json",
+    "complexity.json",
+    "complexity_iu.json",
+)
 
 
 def finish_run(
@@ -50,9 +64,9 @@ def finish_run(
 ) -> TrialRecord:
     """Run the training and the evaluation of a config, each once, and record what came out.
 
-    The folder gets ``run.json`` (what was asked for, and which stages are done) before anything runs, a checkpoint at
-    the end of each epoch, ``model.pt`` after training, and ``record.json`` at the end. A training run that was
-    interrupted goes on from its last checkpoint. Two processes never work in one folder at once.
+    The folder gets ``run.json`` (what was asked for, and which stages are done, of which files) before anything runs,
+    a checkpoint at the end of each epoch, the weights after training, and ``record.json`` at the end. A training run
+    that was interrupted goes on from its last checkpoint. Two processes never work in one folder at once.
 
     Args:
         parser: parser of ``train.yaml``, ``evaluate.yaml`` and what lies over them. It reads the lists ``train#run``
@@ -73,18 +87,11 @@ def finish_run(
     asked = asked_of(parser, network_def)
     check_writable(folder)
     check_asked(folder, asked, parser.get_parsed_content("reading"))
-    with _lock(folder).acquire(timeout=-1 if wait else 0):
+    with held(folder, wait):
         _begin(folder, asked, parser)
-        if (record := finished_record(folder)) is not None:
+        if (record := finished_record(folder, named_in(network_def))) is not None:
             return record
-        weights, stages = folder / "model.pt", read_json(folder / "run.json")["stages"]
-        if not (weights.exists() and "training" in stages):
-            check_space(folder, parser.get_parsed_content("network"))
-            start = time.monotonic()
-            run_list(parser, "train::run")
-            losses = parser.get_parsed_content("outcome::history").losses
-            stages["training"] = {"losses": losses, "seconds": time.monotonic() - start}
-            write_json(folder / "run.json", {**asked, "stages": stages})
+        training = _train(folder, parser)
         start = time.monotonic()
         run_list(parser, "test::run")
         record = record_of(
@@ -92,51 +99,114 @@ def finish_run(
             network_def,
             multiplier=multiplier,
             recipe=recipe or {},
-            losses=stages["training"]["losses"],
-            seconds=stages["training"]["seconds"] + time.monotonic() - start,
+            losses=training["losses"],
+            seconds=training["seconds"] + time.monotonic() - start,
         )
         record.save(folder / "record.json")
+        finish_stage(folder, "evaluation", [folder / "record.json"], inputs=training["outputs"])
         return record
 
 
-def begin_run() -> None:
-    """Write what the running ``train.yaml`` is asked for into its folder, or refuse a folder that holds another run.
+def run_training() -> None:
+    """Train in the running ``train.yaml``, once, and end with a word and status 3 if its network has not learned.
+
+    Judged are the images of its last validation; a run that had none is not judged. In several processes all train,
+    and the first looks after the folder.
 
     Raises:
-        ValueError: if the folder holds a run of another network, data set or recipe.
-        OSError: if its disk is too full for checkpoints.
+        SystemExit: with status 3; the weights are written all the same.
+        ValueError: if the folder holds a run of another network, data set or recipe, or another process works there
+            and ``wait`` is ``False``.
+        OSError: if the folder cannot be written to, or its disk is too full for checkpoints.
     """
     parser = running_workflow().parser
-    folder = Path(parser.get_parsed_content("output_dir"))
+    folder, first = Path(parser.get_parsed_content("output_dir")), os.environ.get("RANK", "0") == "0"
     if not parser.get_parsed_content("val_datalist"):
         raise ValueError("val_datalist is empty, so that nobody would see whether the network learns: list images.")
-    if os.environ.get("RANK", "0") == "0":
-        check_writable(folder)
-        try:
-            _lock(folder).acquire(timeout=0)
-        except Timeout as error:
-            raise ValueError(
-                f"another process trains in {folder}: wait for it, or choose another output_dir."
-            ) from error
-        _begin(folder, asked_of(parser, _network_def(parser)), parser)
-        check_space(folder, parser.get_parsed_content("network"))
+    with _alone(parser) if first else contextlib.nullcontext():
+        if first:
+            forget_run(folder, parser.get_parsed_content("force"))
+            _begin(folder, asked_of(parser, _network_def(parser)), parser)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()  # none looks for a checkpoint before the first has looked after the folder
+        done = finished_stage(folder, "training")
+        training = done or _train(folder, parser, first)
+    if done and first:
+        print(f"The training in {folder} is done already; --force True trains again.")
+    judged = training.get("validation")
+    if judged and not judged["f1"] > judged["constant_score"]:
+        if first:
+            print(failure_words(judged["f1"], judged["constant_score"], training["losses"], "validation"))
+        raise SystemExit(NOT_LEARNED)
 
 
-def _lock(folder: Path) -> FileLock:
-    """Return the lock of a folder, the same one within a process, which it frees at the latest when it ends."""
-    path = os.path.abspath(folder / ".lock")
-    return _LOCKS.setdefault(path, FileLock(path, is_singleton=True))
+def run_alone(name: str) -> None:
+    """Evaluate a list of the running config while no other process works in its ``output_dir``.
+
+    Args:
+        name: id of the list, such as ``"steps"``.
+
+    Raises:
+        ValueError: if another process works there and ``wait`` is ``False``.
+        OSError: if the folder cannot be written to.
+    """
+    parser = running_workflow().parser
+    with _alone(parser):
+        run_list(parser, name)
 
 
-_LOCKS: dict[str, FileLock] = {}  # a lock that nobody holds on to is released
+@contextlib.contextmanager
+def _alone(parser: ConfigParser) -> Iterator[None]:
+    folder = parser.get_parsed_content("output_dir")
+    check_writable(folder)
+    try:
+        hold(folder, parser.get_parsed_content("wait"))
+    except Timeout as error:
+        raise ValueError(f"another process works in {folder}: wait for it, or choose another output_dir.") from error
+    try:
+        yield
+    finally:
+        release(folder)
 
 
 def _begin(folder: Path, asked: Mapping[str, Any], parser: ConfigParser) -> None:
     reading = parser.get_parsed_content("reading")
     if not check_asked(folder, asked, reading):
         forget_training(folder)  # a checkpoint without run.json is of nobody knows what
-        write_json(folder / "run.json", {**asked, "stages": {}})
+        begin_stages(folder, asked)
     reading.keep(folder / "data.json")
+
+
+def _train(folder: Path, parser: ConfigParser, first: bool = True) -> dict[str, Any]:
+    """Run the list ``train#run`` if that is not done, and return what is stated of it."""
+    if (done := finished_stage(folder, "training")) is not None:
+        forget_training(folder)
+        return done
+    if first:
+        check_space(folder, parser.get_parsed_content("network"))
+    start = time.monotonic()
+    run_list(parser, "train::run")
+    facts = {
+        "losses": parser.get_parsed_content("history").losses,
+        "seconds": time.monotonic() - start,
+        "validation": _validation(parser),
+    }
+    if first:
+        weights = parser.get_parsed_content("weights_file")
+        finish_stage(folder, "training", [weights], **facts)
+        forget_training(folder)
+        return finished_stage(folder, "training") or facts
+    return facts
+
+
+def _validation(parser: ConfigParser) -> dict[str, float] | None:
+    """Return the F1 of the last validation and that of the best constant answer; ``None`` without a validation."""
+    state = parser.get_parsed_content("validate::evaluator").state
+    details = getattr(state, "metric_details", {}).get("f1")
+    if details is None:
+        return None
+    f1 = float(state.metrics["f1"])
+    return {"f1": f1 if math.isfinite(f1) else 0.0, "constant_score": constant_score(details)}
 
 
 def _network_def(parser: ConfigParser) -> dict[str, Any]:
@@ -148,27 +218,6 @@ def _network_def(parser: ConfigParser) -> dict[str, Any]:
         return {"network_def": str(again.get("network_def"))}
     described = ConfigParser({**again, "network_def": {**again["network_def"], "_mode_": "callable"}})
     return network_def_of(described.get_parsed_content("network_def"))
-
-
-def end_training() -> None:
-    """End the running ``train.yaml`` with a word and exit status 3 if its network has not learned.
-
-    Judged are the images of its last validation; a run that had none is not judged.
-
-    Raises:
-        SystemExit: with status 3; the weights are written all the same.
-    """
-    parser = running_workflow().parser
-    _lock(Path(parser.get_parsed_content("output_dir"))).release()
-    state = parser.get_parsed_content("validate::evaluator").state
-    details = getattr(state, "metric_details", {}).get("f1")
-    if details is None:
-        return
-    f1, constant = state.metrics["f1"], constant_score(details)
-    if not f1 > constant:
-        if os.environ.get("RANK", "0") == "0":
-            print(failure_words(f1, constant, parser.get_parsed_content("history").losses, "validation"))
-        raise SystemExit(NOT_LEARNED)
 
 
 def end_with_score(record: TrialRecord) -> None:
@@ -225,12 +274,13 @@ def forget_run(output_dir: str | os.PathLike, force: bool = True, names: Sequenc
     folder = Path(output_dir)
     for name in names:
         (folder / name).unlink(missing_ok=True)
-    if names:
+    if names or not folder.is_dir():
         return
     for each in [folder, *sorted({path.parent for name in _STATE for path in folder.rglob(name)} - {folder})]:
-        for name in _STATE:
-            (each / name).unlink(missing_ok=True)
-        forget_training(each)
+        with held(each):
+            for name in _STATE:
+                (each / name).unlink(missing_ok=True)
+            forget_training(each)
 
 
 def record_of(
@@ -253,19 +303,11 @@ def record_of(
         dataset=outcome["dataset"],
         network_def=network_def,
         input_shape=outcome["input_shape"],
-        file_bytes=os.path.getsize(outcome["weights_file"]),
+        weights_file=outcome["weights_file"],
         recipe={**{name: _plain(value) for name, value in outcome["recipe"].items()}, **recipe},
         seconds=round(seconds, 1),
         **fields,
     )
-
-
-def finished_record(folder: Path) -> TrialRecord | None:
-    """Return the record of a run that is over and did not fail."""
-    if not (folder / "record.json").exists() or not (folder / "run.json").exists():
-        return None
-    record = TrialRecord.load(folder / "record.json")
-    return record if record.error is None else None
 
 
 def _plain(value: Any) -> Any:

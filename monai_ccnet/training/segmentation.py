@@ -19,7 +19,7 @@ from PIL import Image
 
 from monai_ccnet.configs import config_file, running_workflow
 from monai_ccnet.data.images import as_paths, check_spacing, is_file, load_image
-from monai_ccnet.files import csv_rows
+from monai_ccnet.files import HALF_WRITTEN, csv_rows
 
 if TYPE_CHECKING:
     from ignite.engine import Engine, Events
@@ -198,7 +198,7 @@ def write_segmentation(path: str | os.PathLike, classes: np.ndarray, affine: np.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".segmentation.", dir=path.parent) as beside:
+    with tempfile.TemporaryDirectory(prefix=".segmentation.", suffix=HALF_WRITTEN, dir=path.parent) as beside:
         whole = Path(beside) / path.name
         name = path.name.lower()
         if name.endswith((".nii", ".nii.gz")):

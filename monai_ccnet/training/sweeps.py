@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from monai_ccnet.networks.size import network_size
 from monai_ccnet.networks.widths import default_input_shape
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.training.asked import recipe_of
+from monai_ccnet.training.stages import read_run
 from monai_ccnet.training.trial import full_network_def, run_trial
 from monai_ccnet.values import load_values
 
@@ -179,18 +180,18 @@ def _try_trial(trial: Trial, wait: bool) -> tuple[Trial, TrialRecord | None]:
         return trial, None
     except Exception as error:
         record = _failed(trial, error)
-        if not _is_finished(folder / "record.json"):  # a record of another version is kept
+        if not _is_finished(folder):  # by another process, or another version
             record.save(folder / "record.json")
     finally:
         logging.disable(logging.NOTSET)
     return trial, record
 
 
-def _is_finished(path: Path) -> bool:
+def _is_finished(folder: Path) -> bool:
     try:
-        return read_json(path).get("error") is None
-    except (FileNotFoundError, ValueError):
-        return False
+        return "evaluation" in read_run(folder).get("stages", {})
+    except ValueError:
+        return (folder / "record.json").exists()
 
 
 def _failed(trial: Trial, error: Exception) -> TrialRecord:
@@ -213,19 +214,20 @@ def _failed(trial: Trial, error: Exception) -> TrialRecord:
     )
 
 
-def load_records(path: str | os.PathLike) -> list[TrialRecord]:
+def load_records(path: str | os.PathLike, trusted: Collection[str] = ()) -> list[TrialRecord]:
     """Return the records of training runs.
 
     Args:
         path: path of a folder with one JSON file per run, at any depth, read in the order of their names; or path of a
             ``.jsonl`` file with one record per line, in which other values are skipped.
+        trusted: dotted names of networks that they may name, as in :meth:`TrialRecord.load`.
 
     Raises:
         ValueError: if a file or a line is invalid; the message names it.
     """
     if Path(path).suffix == ".jsonl":
-        return load_values(path, TrialRecord)
-    return [TrialRecord.load(file) for file in sorted(Path(path).rglob("*.json")) if _holds_record(file)]
+        return load_values(path, TrialRecord, trusted)
+    return [TrialRecord.load(file, trusted) for file in sorted(Path(path).rglob("*.json")) if _holds_record(file)]
 
 
 def _holds_record(path: Path) -> bool:

@@ -15,14 +15,16 @@ from monai.bundle.workflows import ConfigWorkflow
 
 from monai_ccnet.configs import check_recipe, run_list
 from monai_ccnet.files import check_writable
+from monai_ccnet.names import named_in
 from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.loading import load_weights
 from monai_ccnet.networks.precision import at_precision
 from monai_ccnet.networks.size import network_size
-from monai_ccnet.networks.storage import save_weights
+from monai_ccnet.networks.storage import save_weights, weights_name
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.training.asked import NO_RECIPE, asked_of, check_asked
-from monai_ccnet.training.run import finish_run, finished_record, record_of
+from monai_ccnet.training.run import finish_run, record_of
+from monai_ccnet.training.stages import finished_record
 
 __all__ = ["evaluate_network", "full_network_def", "open_trial", "run_trial", "train_network"]
 
@@ -90,7 +92,7 @@ def run_trial(
     check_writable(output_dir)
     reading = workflow.parser.get_parsed_content("reading")
     check_asked(Path(output_dir), asked_of(workflow.parser, network_def), reading)  # before waiting for another process
-    if (record := finished_record(Path(output_dir))) is not None:
+    if (record := finished_record(output_dir, named_in(network_def))) is not None:
         return record
     workflow.initialize()
     given = {key: value for key, value in recipe.items() if key not in NO_RECIPE}
@@ -127,12 +129,13 @@ def evaluate_network(
 
     Args:
         bundle_root: folder of the bundle.
-        output_dir: folder that gets the weights, ``model.pt``, and the metrics.
+        output_dir: folder that gets the weights, such as ``model.pt``, and the metrics.
         network: network to evaluate as it is stored: it gets the weights of the file, rounded at few bits.
         network_def: the config that it came from, for the record; the sizes are the network's own.
         recipe: overrides of ``train.yaml`` by their ids, ``dataset_dir`` among them.
     """
-    start, weights, device = time.monotonic(), Path(output_dir) / "model.pt", next(network.parameters()).device
+    start, device = time.monotonic(), next(network.parameters()).device
+    weights = Path(output_dir) / weights_name(recipe.get("weights_format", "torch"))
     save_weights(network, weights, recipe.get("bits_per_weight", 32))
     load_weights(network, weights)
     workflow = open_trial(bundle_root, output_dir, network, **recipe)

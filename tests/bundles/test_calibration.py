@@ -18,6 +18,7 @@ from PIL import Image
 
 import monai_ccnet
 from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.files import file_digest
 from monai_ccnet.training import load_records, plan_trials, run_sweep, run_trial
 
 ROOT = monai_ccnet.bundle_root()
@@ -75,10 +76,17 @@ def test_a_sweep_records_each_trial_once_and_a_failure_stops_no_other(disks_2d, 
 
     newer = Path(trials[0].output_dir) / "record.json"
     newer.write_text(newer.read_text().replace('"weights"', '"weights_of_another_version"'))
-    content = newer.read_text()
+    content, left = newer.read_text(), json.loads((newer.parent / "run.json").read_text())
+    left["stages"]["evaluation"]["outputs"]["record.json"] = file_digest(newer)
+    (newer.parent / "run.json").write_text(json.dumps(left))
     (unread, _) = run_sweep(trials)
     assert "written by another version" in unread.error
     assert newer.read_text() == content
+
+    newer.write_text("{}")  # damaged: the network is evaluated again, and not trained
+    again, _ = run_sweep(trials)
+    assert (again.scores, again.losses) == (narrow.scores, narrow.losses)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.pt")} == before
 
 
 SWEEP = """

@@ -18,7 +18,7 @@ from monai_ccnet.constraints import DiskBudget
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.files import write_table
 
-BUDGET = 60_000
+BUDGET = 45_000
 
 
 def _compare(dataset_dir, output_dir, quick, **overrides):

@@ -118,7 +118,7 @@ def test_a_second_run_does_nothing_again(compressed, disks_2d):
     before = {path.name: path.stat().st_mtime_ns for path in output_dir.glob("[!.]*")}
     _compress(disks_2d, output_dir, quick)
     after = {path.name: path.stat().st_mtime_ns for path in output_dir.glob("[!.]*")}
-    rewritten = {"plan.json", "report.json", "report.html", "trade_off.csv", *PICTURES}
+    rewritten = {"run.json", "plan.json", "report.json", "report.html", "trade_off.csv", *PICTURES}
     assert {n: t for n, t in after.items() if n not in rewritten} == {
         n: t for n, t in before.items() if n not in rewritten
     }

@@ -1,16 +1,14 @@
 """What a run in a folder asks for first, leaves for others, and forgets."""
 
-import gc
 import json
 import shutil
 from collections import namedtuple
 
 import pytest
 import torch
-from filelock import FileLock, Timeout
 
 from monai_ccnet.training import check_patch, forget_run, settings_left
-from monai_ccnet.training.run import _lock, check_space
+from monai_ccnet.training.run import check_space
 
 Usage = namedtuple("Usage", ["total", "used", "free"])
 
@@ -40,17 +38,26 @@ def test_a_run_is_forgotten_with_its_checkpoints_and_nothing_else(tmp_path):
     forget_run(tmp_path, True, ["model.pt"])
     assert sorted(path.name for path in tmp_path.rglob("*.json")) == ["run.json", "run.json"]
     forget_run(tmp_path)
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["mine.txt", "mine.txt"]
+    left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock")
+    assert left == ["mine.txt", "mine.txt"]
+
+
+RUN = {"format_version": 2, "network_def": {}, "data": {}, "recipe": {}, "settings": {}, "stages": {}}
 
 
 def test_settings_are_left_by_a_run_alone(tmp_path):
     assert settings_left(tmp_path) == {}
-    (tmp_path / "run.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"run\.json is not what a training run left"):
-        settings_left(tmp_path)
-    left = {"network_def": {"network_def": "$an expression"}, "settings": {"patch_size": [32, 32]}}
-    (tmp_path / "run.json").write_text(json.dumps(left))
-    assert settings_left(tmp_path) == {"network_def": None, "patch_size": [32, 32], "validate": None}
+    for left in ([], {}, {**RUN, "format_version": 1}, {**RUN, "stages": {"training": 1}}, {**RUN, "stages": []}):
+        (tmp_path / "run.json").write_text(json.dumps(left))
+        with pytest.raises(ValueError, match=r"run\.json is not what a run of this release left: .*--force True"):
+            settings_left(tmp_path)
+    for key in ("network_def", "data", "recipe", "settings"):
+        (tmp_path / "run.json").write_text(json.dumps({**RUN, key: ["a" * 1000]}))
+        with pytest.raises(ValueError, match=rf"run\.json holds \['a{{70,80}}\.\.\. as {key}: "):
+            settings_left(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({**RUN, "settings": {"patch_size": [32, 32]}}))
+    expected = {"network_def": None, "patch_size": [32, 32], "weights_format": "torch", "validate": None}
+    assert settings_left(tmp_path) == expected
 
 
 @pytest.mark.parametrize(
@@ -64,20 +71,10 @@ def test_settings_are_left_by_a_run_alone(tmp_path):
         {"label_values": {"0": "$1"}},
         {"patch_size": [0, 2]},
         {"overlap": 1},
+        {"weights_format": "$__import__('pathlib').Path('touched').touch()"},
     ],
 )
 def test_nothing_that_a_run_left_is_evaluated(settings, tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps({"settings": settings}))
+    (tmp_path / "run.json").write_text(json.dumps({**RUN, "settings": settings}))
     with pytest.raises(ValueError, match=r"run\.json: "):
         settings_left(tmp_path)
-
-
-def test_a_lock_is_held_until_it_is_released(tmp_path):
-    _lock(tmp_path).acquire(timeout=0)
-    gc.collect()
-    other = FileLock(tmp_path / ".lock", is_singleton=False)
-    with pytest.raises(Timeout):
-        other.acquire(timeout=0)
-    _lock(tmp_path).release()
-    with other.acquire(timeout=0):
-        assert other.is_locked
