@@ -40,6 +40,7 @@ def measure_dataset(
     tolerance: float | None = None,
     seed: int = 0,
     strict: bool = False,
+    max_unreadable: float = 0.5,
     progress: bool = False,
     loading: Mapping[str, Any] | None = None,
     **settings: Any,
@@ -68,6 +69,7 @@ def measure_dataset(
         seed: seed of the random order in which items are measured.
         strict: whether a file that cannot be read is an error; otherwise it is skipped with a warning and listed in
             the profile.
+        max_unreadable: largest share of the images that may be skipped so.
         progress: whether to show a progress bar.
         loading: how files are read: ``label_values`` and ``spacing`` of :func:`monai_ccnet.data.load_image`.
         settings: settings of the measure; see :func:`measure_settings`.
@@ -76,8 +78,8 @@ def measure_dataset(
         The profile: means and their standard errors over the images.
 
     Raises:
-        ValueError: if there is no item, an item lacks the image or label that the measure needs, or an image cannot be
-            measured; the message names the item.
+        ValueError: if there is no item, an item lacks the image or label that the measure needs, an image cannot be
+            measured, or more than ``max_unreadable`` of the files cannot be read; the message names the item.
 
     >>> rng = np.random.default_rng(0)
     >>> profile = measure_dataset([rng.integers(0, 256, (1, 64, 64)) for _ in range(3)], scales=(1, 2))
@@ -110,6 +112,7 @@ def measure_dataset(
     )
     count, mean, squares = 0, np.zeros(len(scales)), np.zeros(len(scales))
     unreadable: list[str] = []
+    first_error = ""
     with (
         contextlib.closing(results),
         csv_rows(table, ["item", "file", *(f"1/{scale}" for scale in scales)]) as write_row,
@@ -121,6 +124,7 @@ def measure_dataset(
                     raise ValueError(f"{described} of {name!r} cannot be measured: {measured.error}")
                 warnings.warn(f"{described} of {name!r} cannot be read and is skipped: {measured.error}", stacklevel=2)
                 unreadable.append(f"item {measured.number} ({relative_path(measured.files, folder) or measured.kind})")
+                first_error = first_error or measured.error
                 continue
             write_row([measured.number, relative_path(measured.files, folder), *measured.values])
             count += 1  # Welford
@@ -129,11 +133,15 @@ def measure_dataset(
             squares += step * (measured.values - mean)
             if tolerance is not None and _is_known(count, mean, squares, tolerance):
                 break
-        if count == 0:
-            reason = (
-                f"none of its {len(unreadable)} files can be read ({unreadable[0]})" if unreadable else "it is empty"
+        if count == 0 and not unreadable:
+            raise ValueError(f"there is nothing to measure in {name!r}: it is empty.")
+        share = len(unreadable) / (count + len(unreadable))
+        if count == 0 or share > max_unreadable:
+            raise ValueError(
+                f"{len(unreadable)} of {count + len(unreadable)} images of {name!r} cannot be read, such as "
+                f"{unreadable[0]}: {first_error}. Replace them; at most {max_unreadable:.0%} may be left out "
+                "(max_unreadable)."
             )
-            raise ValueError(f"there is nothing to measure in {name!r}: {reason}.")
     profile = ComplexityProfile(
         dataset=name,
         settings=full_settings,
@@ -193,8 +201,9 @@ def _try_item(
         given = _needed(item, settings, keys)
         try:
             loaded = {what: _loaded(value, what, loading) for what, value in given.items()}
-        except (OSError, RuntimeError) as error:
-            return result._replace(error=str(error), is_file_error=any(map(_holds_path, given.values())))
+        except Exception as error:  # a damaged file can raise any, and a lazy data set as well
+            words = str(error).strip() or type(error).__name__
+            return result._replace(error=words, is_file_error=any(map(_holds_path, given.values())))
         file_bytes = _file_bytes(given.get("image")) if settings.get("reference") == "file" else None
         pixdim = getattr(loaded.get("label"), "pixdim", None)
         values = complexity_at_scales(
@@ -240,7 +249,10 @@ def _digest(items: Sequence[Any], measure: str, read_as: Any, keys: Mapping[str,
             given = item.get(keys[what]) if isinstance(item, Mapping) else item
             if _holds_path(given):
                 files = [each for path in _as_list(given) for each in files_of(path)]
-                digest.update(file_digest(*files).encode() if all(map(os.path.exists, files)) else repr(given).encode())
+                try:
+                    digest.update(file_digest(*files).encode())
+                except OSError:  # what cannot be read is found out where it is measured
+                    digest.update(repr(given).encode())
             elif given is not None:
                 array = as_array(given)
                 digest.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import os
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import nibabel
 import numpy as np
 from monai.data.image_reader import ITKReader, PydicomReader
 from monai.utils.module import optional_import
+from nibabel.filebasedimages import SerializableImage
 
 from monai_ccnet.data.pictures import RefusedError
 
@@ -118,6 +120,8 @@ def _square(affine: Any) -> np.ndarray:
 
 def _nifti(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
     opened: Any = nibabel.load(path)  # MONAI's reader replaces an sform that its spacing does not match to the digit
+    if path.name.lower().endswith((".gz", ".mgz")) and isinstance(opened, SerializableImage):
+        opened = type(opened).from_bytes(gzip.decompress(path.read_bytes()))  # which verifies the checksum at its end
     dtype = opened.get_data_dtype()
     if dtype.kind not in "buif":
         raise RefusedError(f"it holds {dtype} numbers: save its magnitude, or its channels, as real ones")

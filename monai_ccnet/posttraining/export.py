@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from monai.utils import optional_import
+from monai.utils import OptionalImportError, optional_import
 
 from monai_ccnet.constraints import DiskBudget, InfeasibleConstraintError
 from monai_ccnet.files import atomically
+from monai_ccnet.networks.loading import WeightsError, check_archive, check_digest
 from monai_ccnet.values import Value
 
 onnxruntime, _has_onnxruntime = optional_import("onnxruntime")
@@ -35,6 +38,7 @@ class ExportedNetwork(Value):
         input_shape: shape of the input that it was checked with, ``(B, C, H, W[, D])``; ``B`` may be any number.
         max_difference: largest difference of its logits from the network's own on a random image, relative to the
             largest logit or to 1.
+        digest: SHA-256 digest of the file.
     """
 
     path: str
@@ -42,6 +46,7 @@ class ExportedNetwork(Value):
     file_bytes: int
     input_shape: tuple[int, ...]
     max_difference: float
+    digest: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_shape", tuple(self.input_shape))
@@ -57,6 +62,8 @@ def export_network(
     tolerance: float = 1e-4,
 ) -> ExportedNetwork:
     """Export a network, run what was written, and keep it only if it computes the same and fits the budget.
+
+    Beside the file its manifest is written, a JSON file of the returned value: ``model.onnx.json``.
 
     Args:
         network: trained network; it is exported in eval mode, and its own mode is restored.
@@ -95,17 +102,78 @@ def export_network(
             f"exported as {format} the network's logits differ by {difference:.2g} of the largest, more than the "
             f"tolerance of {tolerance:.2g}: nothing is written. Try another format."
         )
+    manifest_of(path).unlink(missing_ok=True)  # of another file, until this one is whole
     with atomically(path) as file:
         file.write(content)
-    return ExportedNetwork(str(path), format, os.path.getsize(path), tuple(input_shape), difference)
+    digest = hashlib.sha256(content).hexdigest()
+    made = ExportedNetwork(Path(path).name, format, len(content), tuple(input_shape), difference, digest)
+    made.save(manifest_of(path))
+    return replace(made, path=str(path))
 
 
-def load_exported(path: str | os.PathLike, format: str = "onnx") -> Program:
+def manifest_of(path: str | os.PathLike) -> Path:
+    """Return the path of the manifest of an exported network's file."""
+    return Path(f"{os.fspath(path)}.json")
+
+
+def load_exported(path: str | os.PathLike, format: str | None = None, *, trusted: bool = False) -> Program:
     """Return a function from images ``(B, C, H, W[, D])`` on the CPU to logits, computed by what a file holds.
 
-    It uses as many threads as torch does, so that :func:`~monai_ccnet.networks.compare_latency` is fair.
+    It uses as many threads as torch does, so that :func:`~monai_ccnet.networks.compare_latency` is fair. Where the
+    manifest lies beside the file, its digest must hold.
+
+    Args:
+        path: path of the file.
+        format: name of the format, a key of :data:`FORMATS`; the file itself tells if it is left out.
+        trusted: whether you trust the file with your account: torch unpickles what is in the format ``torch_export``,
+            by which a file can run any code. ONNX and TorchScript hold programs that compute and nothing else.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        WeightsError: if it is no exported network, or was damaged, or is of another format than ``format``.
+        ValueError: if it is of the format ``torch_export``, and ``trusted`` is ``False``.
     """
-    return _format(format).load(Path(path).read_bytes())
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"there is no file {path}: give one that export_network wrote.")
+    name, content = os.fspath(path), Path(path).read_bytes()
+    if manifest_of(path).is_file():
+        check_digest(name, content, ExportedNetwork.load(manifest_of(path)).digest)
+    found = format_of(name, content)
+    if format is not None and _format(format) != _format(found):
+        raise WeightsError(f"{name} is of the format {found}, asked for is {format}.")
+    if found == "torch_export" and not trusted:
+        raise ValueError(
+            f"{name} is of the format torch_export, which torch unpickles, and that can run any code: give "
+            "trusted=True if you trust whoever made it, or export to ONNX or TorchScript."
+        )
+    try:
+        return _format(found).load(content)
+    except OptionalImportError:
+        raise
+    except Exception as error:  # each format's reader has errors of its own
+        raise WeightsError(f"{name} cannot be read as {found}: export the network again.") from error
+
+
+def format_of(name: str, content: bytes) -> str:
+    """Return the format of an exported network, a key of :data:`FORMATS`, by its bytes.
+
+    Raises:
+        WeightsError: if it is none of them, or was damaged.
+    """
+    members: list[str] = []
+    try:
+        check_archive(content)
+        if content[:2] == b"PK":
+            members = zipfile.ZipFile(io.BytesIO(content)).namelist()
+    except Exception as error:  # zipfile passes on errors of several kinds
+        raise WeightsError(f"{name} ({len(content):,} bytes) was damaged: export the network again.") from error
+    if any(each.endswith("/archive_format") for each in members):
+        return "torch_export"
+    if any("/code/" in each for each in members) and any(each.endswith("/constants.pkl") for each in members):
+        return "torchscript"
+    if not members and content[:1] == b"\x08":  # its first field, the version of its representation
+        return "onnx"
+    raise WeightsError(f"{name} ({len(content):,} bytes) is no exported network: give a file of export_network.")
 
 
 def _torchscript(network: torch.nn.Module, images: torch.Tensor) -> bytes:

@@ -23,6 +23,7 @@ from monai_ccnet.files import atomically
 from monai_ccnet.networks.int8 import dequantized, kernel_axes, quantized
 from monai_ccnet.networks.storage import unwrapped
 from monai_ccnet.posttraining.channels import check_plain
+from monai_ccnet.posttraining.export import manifest_of
 
 onnx, _ = optional_import("onnx")
 onnx_quantization, _ = optional_import("onnxruntime.quantization")
@@ -122,6 +123,7 @@ def quantize_onnx(
             )
         content = Path(made).read_bytes()
     _check_onnx(content, transposed=images is not None)
+    manifest_of(quantized_path).unlink(missing_ok=True)  # of a file that was there before
     with atomically(quantized_path) as file:
         file.write(content)
     return os.path.getsize(quantized_path)

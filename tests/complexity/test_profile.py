@@ -1,6 +1,7 @@
 """Profiles: published, measured, kept."""
 
 import csv
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -10,6 +11,8 @@ from monai.data import Dataset, MetaTensor
 from PIL import Image
 
 from monai_ccnet.complexity import ComplexityProfile, complexity_at_scales, jpeg_complexity, measure_dataset
+from monai_ccnet.data import images
+from monai_ccnet.data.pictures import read_picture
 
 RNG = np.random.default_rng(0)
 IMAGES = [RNG.integers(0, 40 * (i + 1), (1, 48, 64)).astype(np.uint8) for i in range(4)]
@@ -102,6 +105,77 @@ def test_an_unreadable_file_is_named_and_left_out(tmp_path):
     assert ComplexityProfile.load(tmp_path / "profile.json") == profile
 
 
+def _bomb(path):
+    Image.new("L", (20_000, 20_000)).save(path)
+
+
+def _gzip_with(change):
+    def write(path):
+        nibabel.save(nibabel.Nifti1Image(IMAGES[0][0], np.eye(4)), path)
+        path.write_bytes(change(path.read_bytes()))
+
+    return write
+
+
+def _npy(array):
+    return lambda path: np.save(path, array, allow_pickle=True)
+
+
+DAMAGED = {
+    "empty.png": lambda path: path.write_bytes(b""),
+    "text.png": lambda path: path.write_text("not an image"),
+    "bomb.png": _bomb,
+    "folder.png": lambda path: path.mkdir(),
+    "missing.png": lambda path: None,
+    "empty.nii.gz": lambda path: path.write_bytes(b""),
+    "no_gzip.nii.gz": lambda path: path.write_bytes(bytes(1000)),
+    "cut.nii.gz": _gzip_with(lambda content: content[: len(content) // 2]),
+    "without_end.nii.gz": _gzip_with(lambda content: content[:-8]),
+    "checksum.nii.gz": _gzip_with(lambda content: content[:-8] + bytes([content[-8] ^ 1]) + content[-7:]),
+    "trailing.nii.gz": _gzip_with(lambda content: content + b"more"),
+    "header.nii": lambda path: path.write_bytes(bytes(348)),
+    "complex.npy": _npy(np.ones((8, 8), complex)),
+    "objects.npy": _npy(np.array([{}], dtype=object)),
+    "cut.npy": lambda path: path.write_bytes(b"\x93NUMPY\x01\x00"),
+    "nan.npy": _npy(np.full((8, 8), np.nan)),
+    "text.tif": lambda path: path.write_bytes(b"II*\x00\xff\xff\xff\xff"),
+    "text.nrrd": lambda path: path.write_text("NRRD0004\n"),
+    "text.mha": lambda path: path.write_text("ObjectType = Image\n"),
+    "text.dcm": lambda path: path.write_bytes(bytes(200)),
+    "unknown.xyz": lambda path: path.write_bytes(bytes(200)),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_whatever_cannot_be_read_is_named_and_left_out(name, tmp_path):
+    Image.fromarray(IMAGES[0][0]).save(tmp_path / "good.png")
+    DAMAGED[name](tmp_path / name)
+    items = [str(tmp_path / "good.png")] * 2 + [str(tmp_path / name)]
+    with pytest.warns(UserWarning, match=rf"item 2 .*{name}.* cannot be read and is skipped"):
+        profile = measure_dataset(items, scales=(1,))
+    assert profile.count == 2
+    assert name in profile.unreadable[0]
+    with pytest.raises(ValueError, match=rf"1 of 3 images of .*cannot be read, such as item 2 .*{name}"):
+        measure_dataset(items, scales=(1,), max_unreadable=0.3)
+    with pytest.raises(ValueError, match=rf"item 2 .*{name}"):
+        measure_dataset(items, scales=(1,), strict=True)
+
+
+def test_memory_that_runs_out_leaves_a_file_out(tmp_path, monkeypatch):
+    for name in ("good", "large"):
+        Image.fromarray(IMAGES[0][0]).save(tmp_path / f"{name}.png")
+
+    def read(path, label):
+        if Path(path).name == "large.png":
+            raise MemoryError
+        return read_picture(path, label)
+
+    monkeypatch.setattr(images, "read_picture", read)
+    with pytest.warns(UserWarning, match=r"item 1 .*large\.png.*MemoryError"):
+        profile = measure_dataset([str(tmp_path / f"{name}.png") for name in ("good", "large")], scales=(1,))
+    assert profile.count == 1
+
+
 def test_workers_change_nothing():
     assert measure_dataset(IMAGES, n_jobs=2) == measure_dataset(IMAGES)
 
@@ -139,7 +213,7 @@ def test_early_stopping_covers_the_mean_and_reads_no_more_than_it_needs():
         ([], {}, "it is empty"),
         ([IMAGES[0], np.full((1, 8, 8), np.nan)], {}, "item 1 .*of 'data set'.*NaN or infinite"),
         ([{"image": "missing.png"}], {"strict": True}, r"item 0 .*missing\.png"),
-        ([{"image": "missing.png"}], {}, r"nothing to measure in .*none of its 1 files.*missing\.png"),
+        ([{"image": "missing.png"}], {}, r"1 of 1 images of .*cannot be read, such as item 0 \(missing\.png\)"),
         (IMAGES, {"tolerance": 0}, "above 0"),
         ([{"image": IMAGES[0]}], {"measure": "foreground"}, r"needs \['label'\], the item holds \['image'\]"),
         ([{"image": IMAGES[0]}], {"measure": "jb"}, "needs"),
