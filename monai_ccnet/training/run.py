@@ -129,10 +129,9 @@ def run_training() -> None:
             _begin(folder, asked_of(parser, _network_def(parser)), parser)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.barrier()  # none looks for a checkpoint before the first has looked after the folder
-        done = finished_stage(folder, "training")
-        training = done or _train(folder, parser, first)
-    if done and first:
-        print(f"The training in {folder} is done already; --force True trains again.")
+        if first and finished_stage(folder, "training") is not None:
+            print(f"The training in {folder} is done already; --force True trains again.")
+        training = _train(folder, parser, first)
     judged = training.get("validation")
     if judged and not judged["f1"] > judged["constant_score"]:
         if first:
@@ -180,7 +179,8 @@ def _begin(folder: Path, asked: Mapping[str, Any], parser: ConfigParser) -> None
 def _train(folder: Path, parser: ConfigParser, first: bool = True) -> dict[str, Any]:
     """Run the list ``train#run`` if that is not done, and return what is stated of it."""
     if (done := finished_stage(folder, "training")) is not None:
-        forget_training(folder)
+        if first:
+            forget_training(folder)
         return done
     if first:
         check_space(folder, parser.get_parsed_content("network"))

@@ -15,6 +15,7 @@ from monai.bundle.workflows import ConfigWorkflow
 
 from monai_ccnet.configs import check_recipe, run_list
 from monai_ccnet.files import check_writable
+from monai_ccnet.locks import held
 from monai_ccnet.names import named_in
 from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.loading import load_weights
@@ -92,8 +93,9 @@ def run_trial(
     check_writable(output_dir)
     reading = workflow.parser.get_parsed_content("reading")
     check_asked(Path(output_dir), asked_of(workflow.parser, network_def), reading)  # before waiting for another process
-    if (record := finished_record(output_dir, named_in(network_def))) is not None:
-        return record
+    with held(output_dir, wait):
+        if (record := finished_record(output_dir, named_in(network_def))) is not None:
+            return record
     workflow.initialize()
     given = {key: value for key, value in recipe.items() if key not in NO_RECIPE}
     return finish_run(workflow.parser, network_def, multiplier=multiplier, wait=wait, recipe=given)
