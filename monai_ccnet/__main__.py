@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import logging
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,33 +110,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(verb: str, given: dict[str, Any]) -> int:
     from monai.bundle.workflows import ConfigWorkflow
 
-    from monai_ccnet.configs import config_file, root_cause
+    from monai_ccnet.configs import config_file
+    from monai_ccnet.ending import cause_of, interruptible, keep_traceback
 
     options = {name: given.pop(name) for name in ("tracking", "traceback") if name in given}
     kind = "infer" if verb == "infer" else "train"
+    output_dir = Path(given.get("output_dir", "output"))
     logger = logging.getLogger("monai.bundle.workflows")
     level = logger.level
     try:
         logger.setLevel(logging.ERROR)  # it wonders at configs in two folders
         names = [*VERBS[verb]]
-        output_dir = Path(given.get("output_dir", "output"))
         if verb == "evaluate" and (output_dir / "plan.json").is_file() and not (output_dir / "run.json").is_file():
             names.append("planned.yaml")
         files = [str(config_file(name)) for name in names]
-        workflow = ConfigWorkflow(files, workflow_type=kind, tracking=options.get("tracking"), **given)
-        logger.setLevel(level)
-        workflow.initialize()
-        workflow.run()
-        workflow.finalize()
+        with interruptible():
+            workflow = ConfigWorkflow(files, workflow_type=kind, tracking=options.get("tracking"), **given)
+            logger.setLevel(level)
+            workflow.initialize()
+            workflow.run()
+            workflow.finalize()
     except KeyboardInterrupt:
         return _failed("interrupted. What is done is kept: the same command goes on from there.", 130)
-    except SystemExit as end:  # a network that has not learned
+    except SystemExit as end:  # a network that has not learned, or an interruption
         return int(end.code or 0)
     except Exception as error:
         if options.get("traceback"):
-            raise
-        cause = root_cause(error)
-        return _failed(f"{type(cause).__name__}: {cause}")
+            traceback.print_exception(error)
+            return _failed(cause_of(error))
+        return _failed(cause_of(error) + keep_traceback(error, output_dir))
     finally:
         logger.setLevel(level)
     return 0

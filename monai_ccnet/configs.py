@@ -1,4 +1,4 @@
-"""MONAI bundle configs: what a run was given, parts that a config reads by itself, and the last line of an error.
+"""MONAI bundle configs: what a run was given, and parts that a config reads by itself.
 
 An expression in a config sees what it refers to and nothing else. What checks or completes the config of a run is
 called from its ``initialize`` list and finds the running workflow on the call stack; what was given to the run is then
@@ -13,7 +13,6 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from monai.bundle.config_parser import ConfigParser
@@ -21,7 +20,7 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from monai.bundle.workflows import ConfigWorkflow
 from monai.utils import ensure_tuple
 
-from monai_ccnet import bundle_root
+from monai_ccnet import bundle_root, ending
 from monai_ccnet.names import named_in
 from monai_ccnet.settings import SETTINGS, check_value, unknown_setting
 
@@ -34,7 +33,6 @@ __all__ = [
     "end_with_cause",
     "named_networks",
     "read_parts",
-    "root_cause",
     "run_list",
     "running_workflow",
     "take_over",
@@ -199,13 +197,17 @@ def named_networks() -> list[str]:
 
 def _typed_paths() -> Iterator[tuple[str, str]]:
     """Return the path settings of MONAI's command line as they were typed: of ``a#b`` it hands on ``a`` alone."""
-    program, *words = sys.argv
-    if Path(program).parts[-3:-1] != ("monai", "bundle"):
+    words = sys.argv[1:]
+    if not _is_monais_command():
         return
     for word, following in zip(words, [*words[1:], ""], strict=True):
         name, equals, value = word.removeprefix("--").partition("=")
         if word.startswith("--") and name in SETTINGS and SETTINGS[name].kind.startswith("path"):
             yield name, value if equals else following
+
+
+def _is_monais_command() -> bool:
+    return Path(sys.argv[0]).parts[-3:-1] == ("monai", "bundle")
 
 
 def _check_values(parser: ConfigParser, known: Iterable[str]) -> None:
@@ -303,37 +305,13 @@ def _texts(config: Any) -> Iterator[str]:
             yield from _texts(each)
 
 
-_WRAPPERS = ("Failed to ", "applying transform ")  # what MONAI puts around the errors of configs and of transforms
+def end_with_cause(folder_id: str = "output_dir") -> None:
+    """Let the process of the running config end with the cause of an error, or with how to go on, in its last line.
 
-
-def root_cause(error: BaseException) -> BaseException:
-    """Return the error that MONAI's own errors of configs and transforms are wrapped around.
-
-    >>> try:
-    ...     try:
-    ...         raise ValueError("no such width")
-    ...     except ValueError as first:
-    ...         raise RuntimeError("Failed to evaluate ConfigExpression") from first
-    ... except RuntimeError as last:
-    ...     root_cause(last)
-    ValueError('no such width')
+    Args:
+        folder_id: id of the folder for the file of a traceback.
     """
-    while isinstance(error, RuntimeError) and str(error).startswith(_WRAPPERS) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def end_with_cause() -> None:
-    """Let a process that ends by an error print the cause of it last, below MONAI's traceback of wrappers."""
-    if getattr(sys.excepthook, "says_cause", False):
-        return
-    shown = sys.excepthook
-
-    def show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        shown(kind, error, traceback)
-        cause = root_cause(error)
-        if cause is not error:
-            print(f"\nThe cause: {type(cause).__name__}: {cause}", file=sys.stderr)
-
-    show.says_cause = True  # type: ignore[attr-defined]
-    sys.excepthook = show
+    parser = running_workflow().parser
+    ending.end_with_cause(str(parser.get_parsed_content(folder_id)), parser.get("traceback", False) is True)
+    if _is_monais_command():
+        ending.interrupt_in_order()

@@ -57,6 +57,9 @@ SETTINGS: dict[str, Setting] = {
     "wait": Setting(
         "True or False", "whether to wait for another process that works in the folder; `--no-wait` leaves instead"
     ),
+    "traceback": Setting(
+        "True or False", "whether an error shows its traceback; otherwise a file holds it, which the last line names"
+    ),
     "trusted": Setting(
         "list",
         "networks of your own, by dotted names such as `['my_package.MyNet']`, that files in the folder may name: "

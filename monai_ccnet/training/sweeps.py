@@ -17,9 +17,10 @@ from joblib import Parallel, delayed, parallel_config
 from monai.bundle.config_parser import ConfigParser
 from tqdm.auto import tqdm
 
-from monai_ccnet.configs import check_recipe, root_cause
+from monai_ccnet.configs import check_recipe
 from monai_ccnet.data.folder import open_dataset, safe_name
 from monai_ccnet.data.reading import read_dataset
+from monai_ccnet.ending import root_cause
 from monai_ccnet.files import read_json
 from monai_ccnet.networks.family import narrow
 from monai_ccnet.networks.size import network_size

@@ -13,9 +13,9 @@ from PIL import Image
 import monai_ccnet
 from monai_ccnet.comparison import METHODS, compare, compare_table
 from monai_ccnet.complexity import ComplexityProfile
-from monai_ccnet.configs import root_cause
 from monai_ccnet.constraints import DiskBudget
 from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.ending import root_cause
 from monai_ccnet.files import write_table
 
 BUDGET = 45_000

@@ -15,7 +15,7 @@ from monai.bundle import ConfigWorkflow, run
 from PIL import Image
 
 import monai_ccnet
-from monai_ccnet.configs import root_cause
+from monai_ccnet.ending import root_cause
 
 CONFIG = str(monai_ccnet.bundle_root() / "configs" / "compress.yaml")
 TINY = {"max_epochs": 2, "epoch_length": 2, "batch_size": 2, "learning_rate": 0.01, "channels": [8, 12, 16]}

@@ -6,7 +6,7 @@ from monai.bundle import ConfigWorkflow, create_workflow
 
 import monai_ccnet
 from monai_ccnet.__main__ import main
-from monai_ccnet.configs import root_cause
+from monai_ccnet.ending import root_cause
 
 CONFIGS = monai_ccnet.bundle_root() / "configs"
 TINY = {"max_epochs": 1, "epoch_length": 2, "batch_size": 2, "channels": [8, 12, 16], "patch_size": [32, 32]}

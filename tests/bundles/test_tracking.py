@@ -8,8 +8,8 @@ from monai.bundle import ConfigWorkflow
 from monai.handlers import TensorBoardStatsHandler
 
 import monai_ccnet
-from monai_ccnet.configs import root_cause
 from monai_ccnet.constraints import CompressionPlan, DiskBudget, compress
+from monai_ccnet.ending import root_cause
 from monai_ccnet.handlers import LogPlan
 from monai_ccnet.records import TrialRecord
 
