@@ -14,14 +14,12 @@ import numpy as np
 import torch
 
 from monai_ccnet import __version__
+from monai_ccnet.degradation.law import METRICS
 from monai_ccnet.files import file_digest
 from monai_ccnet.networks.size import NetworkSize, network_size
-from monai_ccnet.values import Value
+from monai_ccnet.values import Value, check_numbers
 
 __all__ = ["METRICS", "TrialRecord", "constant_score", "evaluated_record", "failure_words", "remedies"]
-
-# Scores of a record, in the order of tables; laws and floors use the first unless another is named.
-METRICS = ("f1", "iu", "jaccard", "sensitivity", "specificity", "accuracy", "auc")
 
 _PER_IMAGE = {  # from the counts of true positives, false positives, true negatives and false negatives
     "f1": lambda tp, fp, tn, fn: 2 * tp / (2 * tp + fp + fn),
@@ -74,6 +72,10 @@ class TrialRecord(Value):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "losses", tuple(self.losses))
+        if self.error is None and not ("f1" in self.scores and "f1" in self.per_image):
+            raise ValueError("a record without an error needs the F1 of all test images and of each, `f1`.")
+        given = {"file_bytes": self.file_bytes, "constant_score": self.constant_score, "seconds": self.seconds}
+        check_numbers("a record", 0, multiplier=self.multiplier, **given)
 
     @property
     def has_learned(self) -> bool:

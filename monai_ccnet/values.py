@@ -15,12 +15,35 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, ov
 from monai_ccnet.files import atomically, parse_json, read_json, shown, write_json
 from monai_ccnet.names import check_network_def
 
-__all__ = ["Value", "load_values", "save_values"]
+__all__ = ["Value", "check_numbers", "check_shape_of", "load_values", "save_values"]
 
 ValueType = TypeVar("ValueType", bound="Value")
 _TYPE_KEY = "value_type"
 _FORMAT_KEY = "format_version"
 _FORMAT = 2  # version of the file format; files of release 0.1 have version 1 and do not state it
+
+
+def check_numbers(owner: str, least: float, **numbers: float | None) -> None:
+    """Refuse numbers of a value that are below a limit or not finite; ``None`` is allowed.
+
+    Raises:
+        ValueError: for the first one, by its name.
+    """
+    for name, number in numbers.items():
+        if isinstance(number, (int, float)) and not least <= number < sys.float_info.max:  # types are checked elsewhere
+            raise ValueError(f"{name} of {owner} must be a number from {least:g}, got {shown(number)}.")
+
+
+def check_shape_of(owner: str, shape: Any) -> None:
+    """Refuse a shape ``(B, C, H, W[, D])`` that is not of whole numbers from 1.
+
+    Raises:
+        ValueError: with what was given.
+    """
+    if not 3 <= len(shape) <= 5 or not all(isinstance(each, int) and each >= 1 for each in shape):
+        raise ValueError(
+            f"input_shape of {owner} must hold whole numbers from 1, (B, C, H, W[, D]), got {shown(shape)}."
+        )
 
 
 @dataclass(frozen=True)

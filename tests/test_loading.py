@@ -1,5 +1,6 @@
 """Files that are not what they should be: a value, or one error that names the file, and nothing is executed."""
 
+import contextlib
 import copy
 import json
 
@@ -9,10 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monai_ccnet.complexity import ComplexityProfile
-from monai_ccnet.constraints import AccuracyFloor, DiskBudget, compress
+from monai_ccnet.constraints import AccuracyFloor, DiskBudget, InfeasibleConstraintError, compress
 from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.handlers import plan_metrics
 from monai_ccnet.networks import network_size
 from monai_ccnet.records import TrialRecord
+from monai_ccnet.reporting import save_report
 from monai_ccnet.training import load_records
 
 UNET = {"_target_": "monai_ccnet.networks.PlainUNet", "channels": [4, 8]}
@@ -35,6 +38,41 @@ RECORD = TrialRecord(
 )
 PLAN = compress(UNET, [DiskBudget(60_000), AccuracyFloor(0.9)], complexity=PROFILE, degradation=MODEL)
 VALUES = {type(value).__name__: value for value in (PROFILE, MODEL, RECORD, PLAN)}
+
+
+def _use_profile(profile, folder):
+    assert profile.at(profile.scales[0]) >= 0
+    compress(
+        UNET, DiskBudget(20_000), complexity=profile, degradation=MODEL.assuming(profile.settings), layerwise=False
+    )
+
+
+def _use_model(model, folder):
+    for compression in (1, 10, 1e6):
+        assert 0 <= model.predict(0.1, compression) <= 1
+        model.predict_interval(0.1, compression)
+    assert model.standard_errors is None or len(model.standard_errors) == 2
+    assert model.left_out_error is None or model.left_out_error >= 0
+    assert model.covered_compression(10**6) > 0
+    model.assumption_for(UNET, 2, 10**6)
+
+
+def _use_record(record, folder):
+    assert record.has_learned in (True, False)
+    assert record.failure is None or record.failure
+    with contextlib.suppress(InfeasibleConstraintError):  # where its file is larger than the plan's budget
+        save_report(folder / "report.json", PLAN, record)
+
+
+def _use_plan(plan, folder):
+    assert plan.compression > 0
+    assert plan_metrics(plan)
+    plan.check_file_bytes(1, "model.pt")
+    save_report(folder / "report.json", plan, RECORD)
+
+
+USES = {"ComplexityProfile": _use_profile, "DegradationModel": _use_model, "TrialRecord": _use_record}
+USES["CompressionPlan"] = _use_plan
 
 anything = st.recursive(
     st.none()
@@ -83,7 +121,7 @@ def damaged(draw, content):
 
 
 @pytest.mark.parametrize("name", VALUES)
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_damaged_file_gives_a_value_or_an_error_that_names_it(name, data, tmp_path):
     content = json.loads(json.dumps(VALUES[name].to_dict()))
@@ -96,9 +134,12 @@ def test_a_damaged_file_gives_a_value_or_an_error_that_names_it(name, data, tmp_
         error = str(raised)
     if loaded is not None:
         assert cls.from_dict(loaded.to_dict()) == loaded
+        assert str(loaded)
+        USES[name](loaded, tmp_path)  # what loads can be used
     else:
         assert str(path) in error
         assert "\n" not in error
+        assert len(error) < len(str(path)) + 600
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000, '{"value_type": NaN}', "\x00", "", "null", "[]", '"x"'])

@@ -10,6 +10,7 @@ import numpy as np
 from monai_ccnet.complexity.foreground import jb_complexity
 from monai_ccnet.complexity.measures import SCALES
 from monai_ccnet.degradation.published import PUBLISHED_SETTINGS
+from monai_ccnet.files import shown
 from monai_ccnet.values import Value
 
 __all__ = ["ComplexityProfile"]
@@ -59,16 +60,20 @@ class ComplexityProfile(Value):
         if self.standard_error is not None:
             object.__setattr__(self, "standard_error", tuple(float(value) for value in self.standard_error))
         if not self.scales or list(self.scales) != sorted(set(self.scales)) or self.scales[0] < 1:
-            raise ValueError(f"scales must be distinct, ascending and at least 1, got {self.scales}.")
+            raise ValueError(f"scales must be distinct, ascending and at least 1, got {shown(self.scales)}.")
         lengths = {len(self.scales), len(self.mean), len(self.standard_error or self.mean)}
         if len(lengths) != 1:
             raise ValueError(
                 f"{len(self.scales)} scales need as many means and standard errors, got {sorted(lengths)}."
             )
         if not np.isfinite([*self.mean, *(self.standard_error or ())]).all() or min(self.mean) < 0:
-            raise ValueError(f"complexities must be finite and not negative, got {self.mean}, {self.standard_error}.")
+            raise ValueError(
+                f"complexities must be finite and not negative, got {shown([self.mean, self.standard_error])}."
+            )
+        if not isinstance(self.settings.get("measure", ""), str):
+            raise ValueError(f"settings must name the measure in text, got {shown(self.settings['measure'])}.")
         if self.count < 1:
-            raise ValueError(f"a profile needs at least one image, got count={self.count}.")
+            raise ValueError(f"a profile needs at least one image, got count={shown(self.count)}.")
 
     def at(self, scale: int) -> float:
         """Return the mean complexity at a scale that was measured."""
@@ -112,10 +117,10 @@ class ComplexityProfile(Value):
         >>> jpeg.mixed_with(density, 0.7) == ComplexityProfile.published("lymph_node", measure="jb", omega=0.7)
         True
         """
-        if (self.settings["measure"], foreground.settings["measure"]) != ("jpeg", "foreground"):
+        if (self.settings.get("measure"), foreground.settings.get("measure")) != ("jpeg", "foreground"):
             raise ValueError(
-                f"JB mixes 'jpeg' with 'foreground', got {self.settings['measure']!r} and "
-                f"{foreground.settings['measure']!r}."
+                f"JB mixes 'jpeg' with 'foreground', got {self.settings.get('measure')!r} and "
+                f"{foreground.settings.get('measure')!r}."
             )
         if (self.dataset, self.scales) != (foreground.dataset, foreground.scales):
             raise ValueError(

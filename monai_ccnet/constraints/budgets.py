@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from monai_ccnet.files import shown
 from monai_ccnet.networks.latency import Latency, LatencyComparison, compare_latency, measure_latency
 from monai_ccnet.networks.size import Countable, disk_bytes, forward_macs, memory_bytes
 from monai_ccnet.networks.storage import STORAGE_TYPES, WEIGHTS_FORMATS
-from monai_ccnet.values import Value
+from monai_ccnet.values import Value, check_shape_of
 
 __all__ = [
     "AccuracyFloor",
@@ -73,12 +74,14 @@ class DiskBudget(Budget):
     def __post_init__(self) -> None:
         _check_amount("a disk budget", self.max_bytes, "bytes")
         if self.bits_per_weight not in STORAGE_TYPES:
-            raise ValueError(f"bits_per_weight must be one of {sorted(STORAGE_TYPES)}, got {self.bits_per_weight!r}.")
+            raise ValueError(
+                f"bits_per_weight must be one of {sorted(STORAGE_TYPES)}, got {shown(self.bits_per_weight)}."
+            )
         if self.count not in ("parameters", "weights"):
-            raise ValueError(f"count must be 'parameters' or 'weights', got {self.count!r}.")
+            raise ValueError(f"count must be 'parameters' or 'weights', got {shown(self.count)}.")
         if self.weights_format not in WEIGHTS_FORMATS:
             raise ValueError(
-                f"weights_format must be one of {', '.join(WEIGHTS_FORMATS)}, got {self.weights_format!r}."
+                f"weights_format must be one of {', '.join(WEIGHTS_FORMATS)}, got {shown(self.weights_format)}."
             )
 
     @property
@@ -114,6 +117,7 @@ class MemoryBudget(Budget):
     def __post_init__(self) -> None:
         _check_amount("a memory budget", self.max_bytes, "bytes")
         object.__setattr__(self, "input_shape", tuple(self.input_shape))
+        check_shape_of("a budget", self.input_shape)
 
     @property
     def limit(self) -> float:
@@ -147,6 +151,7 @@ class ComputeBudget(Budget):
     def __post_init__(self) -> None:
         _check_amount("a compute budget", self.max_macs, "multiply-adds")
         object.__setattr__(self, "input_shape", tuple(self.input_shape))
+        check_shape_of("a budget", self.input_shape)
 
     @property
     def limit(self) -> float:
@@ -185,6 +190,7 @@ class LatencyBudget(Budget):
     def __post_init__(self) -> None:
         _check_amount("a latency budget", self.max_seconds, "seconds")
         object.__setattr__(self, "input_shape", tuple(self.input_shape))
+        check_shape_of("a budget", self.input_shape)
         object.__setattr__(self, "_measured", {})  # not a field, so neither compared nor written
 
     @property
@@ -227,7 +233,7 @@ class LatencyBudget(Budget):
 
 def _check_amount(what: str, amount: Any, unit: str) -> None:
     if not (isinstance(amount, (int, float)) and math.isfinite(amount) and amount > 0):
-        raise ValueError(f"{what} must be a number of {unit} above 0, got {amount!r}.")
+        raise ValueError(f"{what} must be a number of {unit} above 0, got {shown(amount)}.")
 
 
 @dataclass(frozen=True)
@@ -242,11 +248,11 @@ class AccuracyFloor(Value):
 
     def __post_init__(self) -> None:
         if not (isinstance(self.min_score, (int, float)) and self.min_score > 0):
-            raise ValueError(f"a floor must be a relative score above 0 and at most 1, got {self.min_score!r}.")
+            raise ValueError(f"a floor must be a relative score above 0 and at most 1, got {shown(self.min_score)}.")
         if self.min_score > 1:
             raise InfeasibleConstraintError(
-                f"a floor of {self.min_score} is above the full-size network's own score, which is 1.0: give a score "
-                "relative to it, such as 0.95."
+                f"a floor of {shown(self.min_score)} is above the full-size network's own score, which is 1.0: give a "
+                "score relative to it, such as 0.95."
             )
 
     def __str__(self) -> str:

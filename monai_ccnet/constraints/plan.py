@@ -10,6 +10,7 @@ from typing import Any
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.constraints.budgets import AccuracyFloor, Budget, DiskBudget, InfeasibleConstraintError
 from monai_ccnet.degradation import DegradationModel, Prediction
+from monai_ccnet.files import shown
 from monai_ccnet.networks.family import NetworkFamily
 from monai_ccnet.networks.latency import LatencyComparison
 from monai_ccnet.networks.size import NetworkSize
@@ -68,9 +69,13 @@ class CompressionPlan(Value):
         object.__setattr__(self, "channels", tuple(self.channels))
         object.__setattr__(self, "constraints", tuple(self.constraints) or (self.constraint,))
         if not all(0 < multiplier <= 1 for multiplier in self.multipliers):
-            raise ValueError(f"multipliers must lie in (0, 1], got {self.multipliers}.")
+            raise ValueError(f"multipliers must lie in (0, 1], got {shown(self.multipliers)}.")
+        if self.allocation not in _RULES:
+            raise ValueError(f"allocation must be one of {', '.join(map(str, _RULES))}, got {shown(self.allocation)}.")
         if len(self.channels) != len(self.multipliers):
-            raise ValueError(f"each stage has one width and one multiplier, got {self.channels}, {self.multipliers}.")
+            raise ValueError(
+                f"each stage has one width and one multiplier, got {shown([self.channels, self.multipliers])}."
+            )
 
     @classmethod
     def _upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:

@@ -6,10 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from monai_ccnet.files import shown
 from monai_ccnet.values import Value
 
 __all__ = ["DegradationPoint", "Prediction", "inverse_log_compression", "log_compression"]
 
+# Scores, in the order of tables; laws and floors use the first unless another is named.
+METRICS = ("f1", "iu", "jaccard", "sensitivity", "specificity", "accuracy", "auc")
 _LN_10 = math.log(10)
 
 
@@ -38,6 +41,13 @@ class Prediction(Value):
     low: float | None
     high: float | None
     level: float
+
+    def __post_init__(self) -> None:
+        numbers = [each for each in (self.score, self.low, self.high) if each is not None]
+        if not (all(map(math.isfinite, numbers)) and 0 < self.level < 1):
+            raise ValueError(
+                f"a prediction needs finite scores and a level in (0, 1), got {shown([*numbers, self.level])}."
+            )
 
 
 def log_compression(compression: float, curvature: float = 0.0) -> float:

@@ -21,7 +21,7 @@ import numpy as np
 from scipy import stats
 
 from monai_ccnet.degradation.fitting import fit_groups, grouped, posterior_loss
-from monai_ccnet.degradation.law import DegradationPoint, Prediction, log_compression
+from monai_ccnet.degradation.law import METRICS, DegradationPoint, Prediction, log_compression
 from monai_ccnet.degradation.published import (
     FAMILIES,
     PUBLISHED,
@@ -31,11 +31,13 @@ from monai_ccnet.degradation.published import (
     PUBLISHED_SETTINGS,
     PUBLISHED_WEIGHTS,
 )
-from monai_ccnet.values import Value
+from monai_ccnet.files import shown
+from monai_ccnet.values import Value, check_numbers
 
 __all__ = ["CALIBRATED", "DegradationModel"]
 
 _SAME_SIZE = 0.05  # relative difference of full-size networks that other channels in and out can cause
+_LARGEST, _MOST_CURVED = 1e6, 10.0  # beyond which a law says nothing that could be calculated
 CALIBRATED = Path(__file__).parent / "calibrated"  # <network>/<metric>.json
 
 
@@ -94,10 +96,29 @@ class DegradationModel(Value):
             object.__setattr__(self, name, dict(getattr(self, name)))
         if self.covariance is not None:
             object.__setattr__(self, "covariance", tuple(tuple(map(float, row)) for row in self.covariance))
-        if not all(map(math.isfinite, (self.slope, self.intercept, self.curvature))):
+        constants = (self.slope, self.intercept, self.curvature)
+        if not all(map(math.isfinite, constants)):
             raise ValueError(
                 f"slope, intercept and curvature must be finite, got {self.slope}, {self.intercept}, {self.curvature}."
             )
+        if max(map(abs, constants)) > _LARGEST or abs(self.curvature) > _MOST_CURVED:
+            raise ValueError(
+                f"slope and intercept must lie within {_LARGEST:g} and the curvature within {_MOST_CURVED:g}, got "
+                f"{shown(constants)}."
+            )
+        if self.metric not in METRICS:
+            raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {shown(self.metric)}.")
+        if self.spatial_dims not in (None, 2, 3):
+            raise ValueError(f"spatial_dims must be 2 or 3, got {shown(self.spatial_dims)}.")
+        deviations = {"between_deviation": self.between_deviation, "residual_deviation": self.residual_deviation}
+        counts = {"datasets": self.datasets, "points": self.points, "not_learned": self.not_learned}
+        check_numbers("a law", 0, curvature_error=self.curvature_error, **deviations, **counts, **self.left_out_errors)
+        check_numbers("a law", 1, max_compression=self.max_compression, full_weights=self.full_weights)
+        check_numbers("a law", -_LARGEST, r_squared=self.r_squared, **self.dataset_slopes)
+        if self.covariance is not None and not _is_covariance(self.covariance):
+            raise ValueError(f"covariance must be that of two numbers, 2 x 2, got {shown(self.covariance)}.")
+        if max(self.between_deviation or 0, self.residual_deviation or 0) > _LARGEST:
+            raise ValueError(f"deviations must lie below {_LARGEST:g}, got {shown(deviations)}.")
 
     @classmethod
     def from_constants(cls, slope: float, intercept: float, **fields: Any) -> DegradationModel:
@@ -460,3 +481,12 @@ class DegradationModel(Value):
         if self.not_learned:
             words += f"; networks that failed to learn, not counted: {self.not_learned}"
         return words
+
+
+def _is_covariance(rows: tuple) -> bool:
+    """Tell whether numbers are the covariance of two: symmetric, and no sum of the two has a variance below 0."""
+    matrix = np.array(rows, dtype=float) if [len(row) for row in rows] == [2, 2] else np.full((2, 2), np.nan)
+    if not (np.isfinite(matrix).all() and np.abs(matrix).max() <= _LARGEST**2):
+        return False
+    tolerance = 1e-9 * np.abs(matrix).max()
+    return bool(np.allclose(matrix, matrix.T) and np.linalg.eigvalsh(matrix).min() >= -tolerance)

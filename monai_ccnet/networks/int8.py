@@ -89,7 +89,8 @@ def float_state(network: torch.nn.Module, state_dict: Mapping[str, Any], prefix:
     state = dict(state_dict)
     scales = state.pop(prefix + SCALES, None)
     axes = {prefix + name: axis for name, axis in kernel_axes(network).items()}
-    stored = {name: axes[name] for name, each in state.items() if name in axes and each.dtype == torch.int8}
+    # In the order of the network, in which they were written: a file may hold its tensors in another one.
+    stored = {name: axis for name, axis in axes.items() if name in state and state[name].dtype == torch.int8}
     counts = [state[name].shape[axis] for name, axis in stored.items()]
     if scales is None:
         if stored:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from monai_ccnet.networks.building import build_network
-from monai_ccnet.values import Value
+from monai_ccnet.values import Value, check_numbers
 
 __all__ = ["Latency", "LatencyComparison", "compare_latency", "measure_latency"]
 
@@ -45,6 +45,14 @@ class Latency(Value):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_shape", tuple(self.input_shape))
+        check_numbers(
+            "a latency",
+            0,
+            median_seconds=self.median_seconds,
+            low_seconds=self.low_seconds,
+            high_seconds=self.high_seconds,
+        )
+        check_numbers("a latency", 1, runs=self.runs, threads=self.threads)
 
     def __str__(self) -> str:
         return (
@@ -69,6 +77,12 @@ class LatencyComparison(Value):
     ratios: dict[str, float]
     low_ratios: dict[str, float]
     high_ratios: dict[str, float]
+
+    def __post_init__(self) -> None:
+        if not self.latencies or any(
+            set(each) != set(self.latencies) for each in (self.ratios, self.low_ratios, self.high_ratios)
+        ):
+            raise ValueError("a comparison of latencies needs at least one network, and ratios of each.")
 
     def __str__(self) -> str:
         first = next(iter(self.latencies))

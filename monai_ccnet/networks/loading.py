@@ -88,6 +88,10 @@ def read_weights(path: str | os.PathLike, digest: str | None = None) -> dict[str
                     f"{name}: {shown(key)} holds {tensor.dtype} numbers that are complex, sparse or quantized, and "
                     "weights are plain real numbers."
                 )
+            if tensor.nbytes > tensor.untyped_storage().nbytes():
+                raise WeightsError(
+                    f"{name}: {shown(key)} has the shape {tuple(tensor.shape)}, and the file holds fewer numbers."
+                )
         elif not str(key).endswith("_extra_state"):
             raise WeightsError(
                 f"{name} holds no state dict: its entry {shown(key)} is no tensor but of type {type(tensor).__name__}. "

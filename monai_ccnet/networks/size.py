@@ -17,7 +17,7 @@ from monai_ccnet.networks.building import build_network
 from monai_ccnet.networks.memory import follow_forward, follow_training, on_meta
 from monai_ccnet.networks.storage import stored_state, written_bytes
 from monai_ccnet.networks.widths import WIDTHS, check_input_shape
-from monai_ccnet.values import Value
+from monai_ccnet.values import Value, check_numbers, check_shape_of
 
 __all__ = ["Countable", "NetworkSize", "file_bytes", "network_size"]
 
@@ -56,6 +56,18 @@ class NetworkSize(Value):
     def __post_init__(self) -> None:
         if self.input_shape is not None:
             object.__setattr__(self, "input_shape", tuple(self.input_shape))
+            check_shape_of("a network's size", self.input_shape)
+        check_numbers("a network's size", 1, weights=self.weights)
+        check_numbers(
+            "a network's size",
+            0,
+            parameters=self.parameters,
+            state_bytes=self.state_bytes,
+            file_bytes=self.file_bytes,
+            macs=self.macs,
+            activation_bytes=self.activation_bytes,
+            training_bytes=self.training_bytes,
+        )
 
 
 def network_size(network_def: Countable, input_shape: Sequence[int] | None = None) -> NetworkSize:

@@ -1,5 +1,6 @@
 """Weights in a file at 8, 16 and 32 bits: what is lost, how many bytes it takes, what reads it."""
 
+import contextlib
 import copy
 import pickle
 
@@ -9,13 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monai_ccnet.constraints import DiskBudget, compress
+from monai_ccnet.files import file_digest
 from monai_ccnet.networks import (
+    WeightsError,
     build_network,
     dequantized,
     file_bytes,
     kernel_axes,
     load_weights,
     quantized,
+    read_weights,
     reads_int8,
     save_weights,
 )
@@ -136,6 +140,121 @@ def test_refusals(tmp_path):
     assert not (tmp_path / "model.pt").exists()
 
 
+def test_all_tensors_of_a_type_share_one_storage_in_the_file_and_none_in_memory(tmp_path):
+    network = build_network(UNET)
+    for bits, storages in ((32, 2), (16, 2), (8, 3)):
+        written = save_weights(network, tmp_path / "model.pt", bits)
+        state = torch.load(tmp_path / "model.pt", weights_only=True)
+        assert len({tensor.untyped_storage().data_ptr() for tensor in state.values()}) == storages
+        assert written - sum(tensor.nbytes for tensor in state.values()) < 10_500
+        loaded = load_weights(build_network(UNET), tmp_path / "model.pt").state_dict()
+        own = read_weights(tmp_path / "model.pt")
+        for tensors in (loaded, own):
+            assert len({tensor.untyped_storage().data_ptr() for tensor in tensors.values()}) == len(tensors)
+        assert all(state[name].equal(own[name]) for name in state)
+
+
+def test_files_of_an_earlier_release_still_load(tmp_path):
+    network = build_network(UNET)
+    torch.save(network.state_dict(), tmp_path / "model.pt")  # a storage for each tensor, and the modules' versions
+    torch.save(network.state_dict(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    for name in ("model.pt", "old.pt"):
+        loaded = load_weights(build_network(UNET), tmp_path / name).state_dict()
+        assert all(loaded[key].equal(value) for key, value in network.state_dict().items())
+
+
+def test_a_version_that_loading_asks_for_is_kept(tmp_path):
+    network = torch.nn.Sequential(torch.nn.utils.spectral_norm(torch.nn.Linear(4, 4)))
+    save_weights(network, tmp_path / "model.pt")
+    assert torch.load(tmp_path / "model.pt", weights_only=True)._metadata.keys() == {"0"}
+    other = torch.nn.Sequential(torch.nn.utils.spectral_norm(torch.nn.Linear(4, 4)))
+    load_weights(other, tmp_path / "model.pt")
+    assert other[0].weight_u.equal(network[0].weight_u)
+    with pytest.raises(ValueError, match="safetensors holds tensors alone, and 0 needs its version"):
+        save_weights(network, tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_safetensors_holds_the_same_as_its_own_package_reads_it(bits, tmp_path):
+    safetensors = pytest.importorskip("safetensors")
+    network, path = build_network(UNET), tmp_path / "model.safetensors"
+    save_weights(network, tmp_path / "model.pt", bits)
+    assert save_weights(network, path, bits) == file_bytes(UNET, bits, "safetensors") < file_bytes(UNET, bits)
+    expected = read_weights(tmp_path / "model.pt")
+    with safetensors.safe_open(path, "pt") as opened:
+        assert set(opened.keys()) == set(expected)
+        assert all(opened.get_tensor(name).equal(expected[name]) for name in expected)
+        assert opened.metadata() == {"format": "pt"}
+    loaded = load_weights(build_network(UNET), path).state_dict()
+    from_torch = load_weights(build_network(UNET), tmp_path / "model.pt").state_dict()
+    assert all(loaded[name].equal(from_torch[name]) for name in loaded)
+
+
+def test_a_budget_for_safetensors_counts_its_frame(tmp_path):
+    unet = {"_target_": "monai_ccnet.networks.PlainUNet"}
+    plan = compress(unet, DiskBudget(60_000, weights_format="safetensors"), allocation="taper")
+    assert 58_000 < save_weights(build_network(plan.network_def), tmp_path / "model.safetensors") <= 60_000
+    as_torch = compress(unet, DiskBudget(60_000), allocation="taper")
+    assert as_torch.size.weights == 10_643  # 3,253 when each tensor had a storage of its own
+    assert plan.size.weights > as_torch.size.weights
+    with pytest.raises(ValueError, match="weights_format must be one of torch, safetensors, got 'zip'"):
+        DiskBudget(1, weights_format="zip")
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_damage_is_named_or_without_effect_and_with_a_digest_always_named(name, tmp_path, damages):
+    network, path = build_network(UNET), tmp_path / name
+    save_weights(network, path)
+    whole, digest = path.read_bytes(), file_digest(path)
+    expected, other = network.state_dict(), build_network(UNET)
+    load_weights(other, path, digest)
+    for damaged in damages(whole, 2600):
+        path.write_bytes(damaged)
+        with pytest.raises(WeightsError, match=rf"^{path} is not the file that was recorded"):
+            load_weights(other, path, digest)
+    for damaged in damages(whole, 1300, seed=1):
+        path.write_bytes(damaged)
+        loaded = build_network(UNET)
+        try:
+            load_weights(loaded, path)
+        except WeightsError as error:
+            words = str(error)
+        else:
+            words = str(path)
+            if name == "model.pt":  # which holds checksums
+                assert all(value.equal(expected[key]) for key, value in loaded.state_dict().items())
+        assert words.startswith(str(path))
+        assert len(words) < len(str(path)) + 800
+
+
+def test_a_network_keeps_its_weights_if_those_of_a_file_are_refused(tmp_path):
+    network = build_network(UNET)
+    state = network.state_dict()
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    state["encoder.0.0.conv.weight"] = torch.zeros_like(before["encoder.0.0.conv.weight"])
+    state["head.bias"] = torch.full_like(before["head.bias"], torch.inf)
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match=r"head\.bias holds numbers that are not finite"):
+        load_weights(network, tmp_path / "model.pt")
+    assert all(tensor.equal(before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(2, dtype=torch.int8), r"head\.bias holds torch\.int8 where the network has torch\.float32"),
+        (torch.zeros(2, dtype=torch.complex64), r"head\.bias.* holds torch\.complex64 numbers that are complex"),
+        (torch.zeros(2).to_sparse(), r"head\.bias.* complex, sparse or quantized"),
+        (torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8), r"complex, sparse or quantized"),
+        (torch.zeros(1).expand(10**12), r"head\.bias' has the shape \(1000000000000,\), and the file"),
+    ],
+)
+def test_tensors_of_another_kind_are_refused(tensor, message, tmp_path):
+    torch.save({**build_network(UNET).state_dict(), "head.bias": tensor}, tmp_path / "model.pt")
+    with contextlib.suppress(ImportError), pytest.raises(WeightsError, match=message):
+        load_weights(build_network(UNET), tmp_path / "model.pt")
+
+
 def _saved(what):
     def write(path):
         torch.save(what(), path)
@@ -197,7 +316,7 @@ def _without_scales(path):
 )
 def test_a_file_that_cannot_be_loaded_is_named_with_what_to_do(write, message, tmp_path):
     write(tmp_path / "model.pt")
-    with pytest.raises(ValueError, match=rf"(?s)^\S*model\.pt.*{message}"):
+    with pytest.raises(WeightsError, match=rf"(?s)^\S*model\.pt.*{message}"):
         load_weights(build_network(UNET), tmp_path / "model.pt")
 
 
