@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from monai_ccnet.files import TRACEBACK
+
 __all__ = ["cause_of", "end_with_cause", "interruptible", "keep_traceback", "root_cause"]
 
 _WRAPPERS = ("Failed to ", "applying transform ")  # what MONAI puts around the errors of configs and of transforms
@@ -65,7 +67,7 @@ def keep_traceback(error: BaseException, folder: str | os.PathLike | None = None
     text = "".join(tracebacks.format_exception(error))
     for place in (folder, tempfile.gettempdir()):
         if place is not None and os.path.isdir(place):
-            path = Path(place) / ("traceback.log" if place is folder else f"traceback-{os.getpid()}.log")
+            path = Path(place) / (TRACEBACK if place is folder else f"traceback-{os.getpid()}.log")
             with contextlib.suppress(OSError):
                 path.write_text(text, encoding="utf-8")
                 return f" (traceback: {path})"
@@ -121,7 +123,8 @@ def interrupt_in_order() -> dict[int, Any]:
     def end(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process:  # a worker, whose parent says what there is to say
             raise KeyboardInterrupt
-        atexit.register(print, f"\nmonai-ccnet: {_interrupted(frame)}", file=sys.stderr)
+        words = _interrupted(frame)
+        atexit.register(lambda: print(f"\nmonai-ccnet: {words}", file=sys.stderr))  # a sweep has redirected it by now
         raise SystemExit(128 + number)
 
     defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 __all__ = [
     "HALF_WRITTEN",
+    "TRACEBACK",
     "atomically",
     "check_writable",
     "csv_rows",
@@ -70,6 +71,7 @@ def atomically(path: str | os.PathLike) -> Iterator[IO[bytes]]:
         raise
 
 
+TRACEBACK = "traceback.log"  # name of the file of an error's traceback
 HALF_WRITTEN = ".partial"  # ending of what is being written, or was when its process was killed
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from monai_ccnet.files import HALF_WRITTEN, shown
+from monai_ccnet.files import HALF_WRITTEN, TRACEBACK, shown
 
 __all__ = ["held", "hold", "release"]
 
@@ -82,6 +82,7 @@ def _holder_of(folder: str | os.PathLike) -> str:
 
 def _remove_half_written(folder: Path) -> None:
     """Remove what killed processes left in a folder, and in those below it that no lock of their own protects."""
+    (folder / TRACEBACK).unlink(missing_ok=True)  # of the process before this one
     below = [each for each in folder.iterdir() if each.is_dir() and not each.is_symlink()]
     for place in (folder, *(each for each in below if not (each / ".lock").exists())):
         for left in place.glob(f".*{HALF_WRITTEN}"):

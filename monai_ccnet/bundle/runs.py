@@ -12,7 +12,7 @@ from filelock import Timeout
 
 from monai_ccnet import figures
 from monai_ccnet.complexity import ComplexityProfile, measure_dataset, measure_settings
-from monai_ccnet.configs import running_workflow
+from monai_ccnet.configs import end_with_cause, named_networks, running_workflow
 from monai_ccnet.constraints import (
     AccuracyFloor,
     Budget,
@@ -44,6 +44,7 @@ __all__ = [
     "constraints_from",
     "distributed",
     "hold_plan",
+    "load_planned",
     "measure_by_law",
     "measure_settings_for",
     "save_measured",
@@ -287,6 +288,23 @@ def hold_plan(plan_dir: str | os.PathLike, wait: bool = True) -> None:
         hold(plan_dir, wait)
     except Timeout as error:
         raise ValueError(f"another process works in {plan_dir}: wait for it, or choose another plan_dir.") from error
+
+
+def load_planned(plan_dir: str | os.PathLike) -> CompressionPlan:
+    """Return the plan in a folder for the running config of another bundle, whose own networks it may name.
+
+    Args:
+        plan_dir: folder of the plan.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged, or names code of neither MONAI, torch, this package nor the bundle.
+    """
+    end_with_cause("plan_dir")
+    path = Path(plan_dir) / "plan.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}: plan one first, by overlay/compress.yaml, or give --plan_dir.")
+    return CompressionPlan.load(path, named_networks())
 
 
 def distributed(network: torch.nn.Module, device: Any) -> torch.nn.Module:

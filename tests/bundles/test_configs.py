@@ -31,7 +31,15 @@ LAYERS = [
     ["bundle"],
 ]
 RUN_BY = dict.fromkeys(FILES, "training") | dict.fromkeys(
-    ["compress.yaml", "overlay/compress.yaml", "measure.yaml", "calibrate.yaml", "compare.yaml"], "bundle"
+    [
+        "compress.yaml",
+        "overlay/compress.yaml",
+        "overlay/planned.yaml",
+        "measure.yaml",
+        "calibrate.yaml",
+        "compare.yaml",
+    ],
+    "bundle",
 )
 
 
