@@ -451,7 +451,7 @@ def test_what_can_never_be_is_refused_before_anything_is_measured(flat, tmp_path
         output_dir = tmp_path / "output"
         assert run("compress", data, output_dir, *FLAT, *words) == 1
         assert message in capsys.readouterr().err
-        assert not {path.name for path in output_dir.glob("[!.]*")} - {"data.json"}
+        assert not {path.name for path in output_dir.glob("[!.]*")} - {"data.json", "traceback.log"}
 
 
 def test_the_same_image_in_training_and_test_is_refused_at_every_door(flat, tmp_path, capsys):
