@@ -34,7 +34,7 @@ _DOES = {
     "calibrate": "measure how fast a network loses accuracy on your own data sets",
     "compare": "train every method at equal budgets, and tabulate",
 }
-_FLAGS = {"--traceback": ("traceback", True), "--no-wait": ("wait", False)}  # which take no value
+_FLAGS = {"--traceback": ("traceback", True), "--no-wait": ("wait", False)}  # which need no value
 _WORDS = {"true": True, "false": False, "null": None, "none": None}
 
 
@@ -157,7 +157,11 @@ def _given(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
         if not word.startswith("--") or not name:
             raise ValueError(f"{word!r} is no setting: settings are given as --name value.")
         if word in _FLAGS:
-            yield _FLAGS[word]
+            flag, meant = _FLAGS[word]
+            says = _WORDS.get(rest[0].lower()) if rest else None
+            if isinstance(says, bool):
+                rest.pop(0)
+            yield flag, meant if says is not False else not meant
             continue
         if not equals:
             if not rest or rest[0].startswith("--"):

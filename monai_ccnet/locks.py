@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from monai_ccnet.files import HALF_WRITTEN, TRACEBACK, shown
 
-__all__ = ["held", "hold", "release"]
+__all__ = ["held", "hold", "holder_of", "release"]
 
 _LOCKS: dict[str, FileLock] = {}  # a lock that nobody holds on to is released
 _HOLDER = ".holder.json"
@@ -51,7 +51,7 @@ def hold(folder: str | os.PathLike, wait: bool = True) -> None:
     except Timeout:
         if not wait:
             raise
-        print(f"Waiting for {_holder_of(folder)}, which works in {folder}; --no-wait leaves instead.", flush=True)
+        print(f"Waiting for {holder_of(folder)}, which works in {folder}; --no-wait leaves instead.", flush=True)
         lock.acquire()
     if lock.lock_counter == 1:
         _remove_half_written(Path(folder))
@@ -71,7 +71,8 @@ def release(folder: str | os.PathLike) -> None:
     lock.release()
 
 
-def _holder_of(folder: str | os.PathLike) -> str:
+def holder_of(folder: str | os.PathLike) -> str:
+    """Return in words which process works in a folder, as far as it said so."""
     try:
         who = json.loads((Path(folder) / _HOLDER).read_text(encoding="utf-8"))
         process, host = int(who["process"]), shown(who["host"])[1:-1]

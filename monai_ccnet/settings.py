@@ -61,7 +61,7 @@ SETTINGS: dict[str, Setting] = {
         "True or False", "whether an error shows its traceback; otherwise a file holds it, which the last line names"
     ),
     "trusted": Setting(
-        "list",
+        "list of dotted names",
         "networks of your own, by dotted names such as `['my_package.MyNet']`, that files in the folder may name: "
         "their code is run",
     ),
@@ -185,6 +185,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "whole number other than 0": lambda value: _is_whole(value) and value != 0,
     "True or False": lambda value: isinstance(value, bool),
     "list": lambda value: isinstance(value, (list, tuple)),
+    "list of dotted names": _list_of(lambda value: isinstance(value, str) and "." in value),
     "list of whole numbers from 1": _list_of(_whole_from(1)),
     "list of at least one whole number from 0": _list_of(_whole_from(0), least=1),
     "list of at least one whole number from 1": _list_of(_whole_from(1), least=1),

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from monai_ccnet.data.images import Stored, as_label_values, as_paths, grid_words, orientation, read_stored
 from monai_ccnet.data.volumes import META_ENDINGS
-from monai_ccnet.files import file_digest, files_of
+from monai_ccnet.files import file_digest, files_of, shown
 from monai_ccnet.values import Value
 
 __all__ = ["FileFacts", "facts_of"]
@@ -62,6 +62,8 @@ class FileFacts(Value):
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
         object.__setattr__(self, "affine", tuple(map(tuple, self.affine)))
+        if self.frame not in ("picture", "volume", "array"):
+            raise ValueError(f"frame of a file must be picture, volume or array, got {shown(self.frame)}.")
 
     @property
     def spacing(self) -> tuple[float, ...]:

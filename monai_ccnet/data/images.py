@@ -217,6 +217,8 @@ def _read(file: Path, label: bool) -> Stored:
         array, mode = np.load(file, allow_pickle=False), "NPY"
         if array.dtype.kind not in "buif":
             raise RefusedError(f"it holds {array.dtype} numbers: save real ones")
+        if array.size == 0:
+            raise RefusedError(f"it has the shape {array.shape}, with an empty axis")
         if array.ndim not in (2, 3) or (array.ndim == 3 and min(array.shape) <= 4):
             raise RefusedError(
                 f"it has the shape {array.shape}, and an array does not say what its axes are: save it as PNG or NIfTI"

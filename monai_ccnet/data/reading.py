@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -170,8 +171,10 @@ def read_dataset(
         _check_subjects(listed)
     known: dict[str, FileFacts] = {}
     if saved is not None and os.path.exists(saved):
-        before = DataReading.load(saved)
-        if before.label_values == values:
+        before = None
+        with contextlib.suppress(ValueError):  # it only saves time, and is written anew
+            before = DataReading.load(saved)
+        if before is not None and before.label_values == values:
             known = {file.path: file for part in _PARTS for file in getattr(before, part)}
     wanted = [
         (part, item[key], key == "label")

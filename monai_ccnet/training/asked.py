@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +15,7 @@ from monai_ccnet.configs import running_workflow, take_over
 from monai_ccnet.data.folder import safe_name
 from monai_ccnet.data.images import as_paths
 from monai_ccnet.data.reading import DataReading
-from monai_ccnet.files import check_writable
+from monai_ccnet.files import check_writable, shown
 from monai_ccnet.names import check_network_def
 from monai_ccnet.networks.building import build_network
 from monai_ccnet.networks.storage import WEIGHTS_FORMATS
@@ -92,6 +93,7 @@ def asked_of(parser: ConfigParser, network_def: Mapping[str, Any]) -> dict[str, 
         "settings": {
             **settings,
             "labels": list(data.labels),
+            "spatial_dims": parser.get_parsed_content("spatial_dims"),
             "image_files": len(as_paths(data.training[0]["image"])),
         },
     }
@@ -149,7 +151,7 @@ def _check_data(folder: Path, found: Mapping[str, Any], reading: DataReading) ->
     if found.get("data") == _data_of(reading):
         return
     words = None
-    if (folder / "data.json").exists():
+    with contextlib.suppress(OSError, ValueError):  # it only says what changed
         words = reading.differences(DataReading.load(folder / "data.json"))
     name = (found.get("data") or {}).get("name")
     words = words or f"the data set was {name!r} and is {reading.dataset!r}, or its files are others"
@@ -171,8 +173,8 @@ def settings_left(output_dir: str | os.PathLike, trusted: Collection[str] = ()) 
 
     Returns:
         ``network_def``, ``patch_size``, ``overlap``, ``spacing``, ``label_values``, ``weights_format``, ``labels``
-        (names of the classes), ``image_files`` (files of an image) and ``validate`` (configs of its evaluation, to be
-        compared and not run); empty if there is no run.
+        (names of the classes), ``spatial_dims``, ``image_files`` (files of an image) and ``validate`` (configs of its
+        evaluation, to be compared and not run); empty if there is no run.
 
     Raises:
         ValueError: if the file is damaged, or a setting is of another kind or an expression, or its network is of other
@@ -189,6 +191,8 @@ def settings_left(output_dir: str | os.PathLike, trusted: Collection[str] = ()) 
                 check_value(key, settings[key])
         if settings.setdefault("weights_format", "torch") not in WEIGHTS_FORMATS:
             raise ValueError(f"weights_format must be one of {sorted(WEIGHTS_FORMATS)}.")
+        if settings.get("spatial_dims") not in (None, 2, 3):
+            raise ValueError(f"spatial_dims must be 2 or 3, got {shown(settings['spatial_dims'])}.")
         if "_target_" in network_def:
             check_network_def(network_def, trusted)
     except ValueError as error:

@@ -18,7 +18,7 @@ from monai.bundle.config_parser import ConfigParser
 from monai_ccnet.configs import run_list, running_workflow
 from monai_ccnet.files import check_writable
 from monai_ccnet.handlers import forget_training
-from monai_ccnet.locks import held, hold, release
+from monai_ccnet.locks import held, hold, holder_of, release
 from monai_ccnet.names import named_in
 from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.storage import WEIGHTS_FORMATS, weights_name
@@ -103,7 +103,9 @@ def finish_run(
             seconds=training["seconds"] + time.monotonic() - start,
         )
         record.save(folder / "record.json")
-        finish_stage(folder, "evaluation", [folder / "record.json"], inputs=training["outputs"])
+        left = [folder / name for name in ("metrics.csv", "f1_raw.csv", "iu_raw.csv")]
+        outputs = [folder / "record.json", *filter(Path.is_file, left)]
+        finish_stage(folder, "evaluation", outputs, inputs=training["outputs"])
         return record
 
 
@@ -161,7 +163,9 @@ def _alone(parser: ConfigParser) -> Iterator[None]:
     try:
         hold(folder, parser.get_parsed_content("wait"))
     except Timeout as error:
-        raise ValueError(f"another process works in {folder}: wait for it, or choose another output_dir.") from error
+        raise ValueError(
+            f"{holder_of(folder)} works in {folder}: wait for it (without --no-wait), or choose another output_dir."
+        ) from error
     try:
         yield
     finally:

@@ -131,13 +131,20 @@ def load_trained(network: Any, weights_file: str | os.PathLike) -> Any:
         WeightsError: if the file was damaged or replaced, is that of another network, or the run is not over.
     """
     path = Path(weights_file)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}: the command that trains the network writes it.")
     run = read_run(path.parent)
+    if not run and (path.parent / "record.json").exists():
+        raise WeightsError(
+            f"{path} lies beside a record.json and no run.json, so that nothing says by which settings it was trained: "
+            "run the command that trained it again, or give weights in a folder of their own."
+        )
     digests = {
         written: digest
         for name in _WRITES_WEIGHTS
         for written, digest in run.get("stages", {}).get(name, {}).get("outputs", {}).items()
     }
-    if run and not digests and path.is_file():
+    if run and not digests:
         raise WeightsError(
             f"{path} belongs to a training that is not over, by the run.json beside it: the command that began it goes "
             "on with it."

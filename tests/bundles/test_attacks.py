@@ -14,6 +14,8 @@ from monai_ccnet.posttraining import export_network, load_exported
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.training import load_records, read_run, settings_left
 
+COMMAND = ["compress", "--max_epochs", "1", "--epoch_length", "2", "--channels", "[4,8]", "--patch_size", "[16,16]"]
+COMMAND += ["--scales", "[1,2]", "--pictures", "False", "--budget_bytes", "20000"]
 UNET = {"_target_": "monai_ccnet.networks.PlainUNet", "in_channels": 1, "out_channels": 2, "channels": [4, 8]}
 EVIL = """
 import pathlib, torch
@@ -90,9 +92,7 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def finished(disks_2d, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "output"
-    words = ["--max_epochs", "1", "--epoch_length", "2", "--channels", "[4,8]", "--patch_size", "[16,16]"]
-    words += ["--scales", "[1,2]", "--pictures", "False", "--budget_bytes", "20000"]
-    assert main(["compress", "--dataset_dir", str(disks_2d), "--output_dir", str(folder), *words]) in (0, 3)
+    assert main([*COMMAND, "--dataset_dir", str(disks_2d), "--output_dir", str(folder)]) in (0, 3)
     return folder
 
 
@@ -218,3 +218,51 @@ def test_a_damaged_run_is_named(here, finished, damages):
         for load in (read_run, settings_left):
             said, left = refusal(load, here)
             assert isinstance(left, dict) or (str(here / "run.json") in said and len(said) < len(str(here)) + 700)
+
+
+def again(verb, data, folder, *words):
+    return main([verb, "--dataset_dir", str(data), "--output_dir", str(folder), *words])
+
+
+def test_weights_without_the_run_that_wrote_them_are_refused(here, finished, disks_2d, capsys):
+    folder = shutil.copytree(finished, here / "output")
+    (folder / "run.json").unlink()
+    for verb in ("evaluate", "infer"):
+        assert again(verb, disks_2d, folder, "--patch_size", "[16,16]") == 1
+        assert "beside a record.json and no run.json" in capsys.readouterr().err
+    (folder / "model.pt").unlink()
+    assert again("infer", disks_2d, folder) == 1
+    assert "the command that trains the network writes it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"value_type": "DataReading"', "frame"])
+def test_a_damaged_reading_only_costs_the_time_to_read_again(content, here, finished, disks_2d):
+    folder = shutil.copytree(finished, here / "output")
+    whole = (folder / "data.json").read_text()
+    (folder / "data.json").write_text(whole.replace('"picture"', '"x"') if content == "frame" else content)
+    assert main([*COMMAND, "--dataset_dir", str(disks_2d), "--output_dir", str(folder)]) in (0, 3)
+    assert (folder / "data.json").read_text() == whole
+
+
+def test_scores_that_were_replaced_are_taken_again(here, finished, disks_2d):
+    folder = shutil.copytree(finished, here / "output")
+    before = {name: (folder / name).read_bytes() for name in ("metrics.csv", "f1_raw.csv", "iu_raw.csv", "model.pt")}
+    (folder / "metrics.csv").write_text("f1\t1.0")
+    (folder / "iu_raw.csv").unlink()
+    assert main([*COMMAND, "--dataset_dir", str(disks_2d), "--output_dir", str(folder)]) in (0, 3)
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_a_network_of_ones_own_that_does_not_name_its_axes_is_used_too(here, disks_2d, monkeypatch, capsys):
+    (here / "own.py").write_text(
+        "import torch\nclass Net(torch.nn.Module):\n    def __init__(self, width):\n        super().__init__()\n"
+        "        self.body = torch.nn.Conv2d(1, 2, width, padding='same')\n"
+        "    def forward(self, image):\n        return self.body(image)\n"
+    )
+    words = ["--max_epochs", "1", "--epoch_length", "2", "--patch_size", "[16,16]"]
+    words += ["--network_def", "{'_target_': 'own.Net', 'width': 3}"]
+    assert again("train", disks_2d, here / "output", *words) in (0, 3)
+    assert again("infer", disks_2d, here / "output") == 1
+    assert "run.json: it names 'own.Net' as a network" in capsys.readouterr().err
+    for verb in ("evaluate", "infer"):
+        assert again(verb, disks_2d, here / "output", "--trusted", "['own.Net']") == 0
