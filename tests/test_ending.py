@@ -18,6 +18,7 @@ from ignite.engine import Engine, Events
 import monai_ccnet
 from monai_ccnet.ending import interruptible
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process in the background has not
 trainer = Engine(lambda engine, batch: batch)
 trainer.optimizer = None
 
@@ -51,12 +52,12 @@ def test_an_interruption_says_how_to_go_on_and_no_more(number, what, said):
 
 
 def test_handlers_of_others_stay_and_ours_go():
-    before = signal.getsignal(signal.SIGINT)
-    with interruptible():
-        assert signal.getsignal(signal.SIGINT) is not before
-    assert signal.getsignal(signal.SIGINT) is before
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as nohup does
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        with interruptible():
+            assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as nohup does
         with interruptible():
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
@@ -90,7 +91,11 @@ def test_a_training_that_is_interrupted_says_so_last_and_goes_on(number, command
     given = ["--output_dir", str(tmp_path), "--max_epochs", "2000", "--channels", "[4,4]", "--epoch_length", "2"]
     words = {"monai_ccnet": ["train"], "monai.bundle": ["run", "--config_file", CONFIG]}[command]
     with subprocess.Popen(
-        [sys.executable, "-m", command, *words, *given], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", command, *words, *given],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a process in the background ignores
     ) as process:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("training_checkpoint_*.pt")) and time.monotonic() < deadline:
