@@ -17,7 +17,7 @@ from typing import Any
 
 from monai_ccnet.files import TRACEBACK
 
-__all__ = ["cause_of", "end_with_cause", "interruptible", "keep_traceback", "root_cause"]
+__all__ = ["cause_of", "end_with_cause", "interrupt_in_order", "interruptible", "keep_traceback", "root_cause"]
 
 _WRAPPERS = ("Failed to ", "applying transform ")  # what MONAI puts around the errors of configs and of transforms
 _MEMORY = ("can't allocate memory", "out of memory", "DataLoader worker (pid")

@@ -16,10 +16,23 @@ from filelock import FileLock, Timeout
 
 from monai_ccnet.files import HALF_WRITTEN, TRACEBACK, shown
 
-__all__ = ["held", "hold", "holder_of", "release"]
+__all__ = ["FolderBusyError", "held", "hold", "release"]
 
 _LOCKS: dict[str, FileLock] = {}  # a lock that nobody holds on to is released
 _HOLDER = ".holder.json"
+
+
+class FolderBusyError(Timeout, ValueError):
+    """Another process works in a folder, and this one was told not to wait; the message says which."""
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        super().__init__(os.fspath(folder))
+        self.words = (
+            f"{_holder_of(folder)} works in {folder}: wait for it (without --no-wait), or choose another folder."
+        )
+
+    def __str__(self) -> str:
+        return self.words
 
 
 @contextlib.contextmanager
@@ -33,7 +46,7 @@ def held(folder: str | os.PathLike, wait: bool = True) -> Iterator[None]:
         wait: whether to wait for another process, and say for whom, or else raise an error.
 
     Raises:
-        filelock.Timeout: if another process works there and ``wait`` is ``False``.
+        FolderBusyError: if another process works there and ``wait`` is ``False``.
     """
     hold(folder, wait)
     try:
@@ -48,10 +61,10 @@ def hold(folder: str | os.PathLike, wait: bool = True) -> None:
     lock = _LOCKS.setdefault(path, FileLock(path, is_singleton=True))
     try:
         lock.acquire(timeout=0)
-    except Timeout:
+    except Timeout as error:
         if not wait:
-            raise
-        print(f"Waiting for {holder_of(folder)}, which works in {folder}; --no-wait leaves instead.", flush=True)
+            raise FolderBusyError(folder) from error
+        print(f"Waiting for {_holder_of(folder)}, which works in {folder}; --no-wait leaves instead.", flush=True)
         lock.acquire()
     if lock.lock_counter == 1:
         _remove_half_written(Path(folder))
@@ -71,7 +84,7 @@ def release(folder: str | os.PathLike) -> None:
     lock.release()
 
 
-def holder_of(folder: str | os.PathLike) -> str:
+def _holder_of(folder: str | os.PathLike) -> str:
     """Return in words which process works in a folder, as far as it said so."""
     try:
         who = json.loads((Path(folder) / _HOLDER).read_text(encoding="utf-8"))

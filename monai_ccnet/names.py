@@ -8,7 +8,7 @@ from typing import Any
 
 from monai_ccnet.files import shown
 
-__all__ = ["TRUSTED", "check_network_def", "fetches", "named_in", "registered"]
+__all__ = ["TRUSTED", "check_network_def", "fetches", "named_in", "nested", "registered"]
 
 TRUSTED = ("monai_ccnet.networks.", "monai.networks.", "torch.nn.")  # a file may name any network below these
 
@@ -30,7 +30,7 @@ def fetches(name: str) -> bool:
 
 def named_in(config: Any) -> set[str]:
     """Return all names of code in a config: its ``_target_``, and those of the components within."""
-    targets = (item.get("_target_") for item in _nested(config) if isinstance(item, Mapping))
+    targets = (item.get("_target_") for item in nested(config) if isinstance(item, Mapping))
     return {target for target in targets if isinstance(target, str)}
 
 
@@ -53,7 +53,7 @@ def check_network_def(network_def: Any, trusted: Collection[str] = ()) -> None:
     ...
     ValueError: it names 'os.system' as a network, ...
     """
-    for item in _nested(network_def):
+    for item in nested(network_def):
         if isinstance(item, str) and item[:1] in ("$", "@", "%"):
             raise ValueError(f"its network holds {shown(item)}: expressions and references in files are not evaluated.")
         if isinstance(item, str) and "://" in item:
@@ -88,7 +88,8 @@ def _check_target(target: Any, trusted: Collection[str]) -> None:
         )
 
 
-def _nested(item: Any) -> Iterator[Any]:
+def nested(item: Any) -> Iterator[Any]:
+    """Return all parts of a config, itself among them: keys, values and items at any depth."""
     left = [item]
     while left:
         item = left.pop()

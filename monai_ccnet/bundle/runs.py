@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import Timeout
 
 from monai_ccnet import figures
 from monai_ccnet.complexity import ComplexityProfile, measure_dataset, measure_settings
@@ -277,17 +276,14 @@ def hold_plan(plan_dir: str | os.PathLike, wait: bool = True) -> None:
 
     Args:
         plan_dir: folder of the plan; it is created.
-        wait: whether to wait for another process, or else refuse.
+        wait: whether to wait for another process, or else raise ``FolderBusyError``.
 
     Raises:
-        ValueError: if another process works there and ``wait`` is ``False``.
+        FolderBusyError: if another process works there and ``wait`` is ``False``.
         OSError: if the folder cannot be written to.
     """
     check_writable(plan_dir)
-    try:
-        hold(plan_dir, wait)
-    except Timeout as error:
-        raise ValueError(f"another process works in {plan_dir}: wait for it, or choose another plan_dir.") from error
+    hold(plan_dir, wait)
 
 
 def load_planned(plan_dir: str | os.PathLike) -> CompressionPlan:

@@ -7,7 +7,7 @@ import copy
 import functools
 import inspect
 import pydoc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from monai.bundle.config_parser import ConfigParser
 from torch.overrides import TorchFunctionMode
 
 from monai_ccnet.files import shown
-from monai_ccnet.names import TRUSTED, fetches, registered
+from monai_ccnet.names import TRUSTED, fetches, nested, registered
 from monai_ccnet.networks.int8 import reads_int8
 
 __all__ = [
@@ -64,7 +64,7 @@ def build_network(network_def: NetworkDef, device: str | torch.device | None = N
         ValueError: if the config holds an expression or a reference, or names a class that is not a network.
     """
     target_of(network_def)
-    for item in _nested({key: value for key, value in network_def.items() if key not in ConfigComponent.non_arg_keys}):
+    for item in nested({key: value for key, value in network_def.items() if key not in ConfigComponent.non_arg_keys}):
         if isinstance(item, str) and item[:1] in ("$", "@", "%"):
             raise ValueError(
                 f"the network's config holds {item!r}: resolve references first, with "
@@ -190,12 +190,3 @@ def _class_of(target: str) -> type[torch.nn.Module]:
     if ("." not in target or target.startswith(TRUSTED)) and not f"{found.__module__}.".startswith(TRUSTED):
         raise ValueError(f"{shown(target)} leads to {found.__module__}, which is no place of networks.")
     return found
-
-
-def _nested(item: Any) -> Iterator[Any]:
-    yield item
-    if isinstance(item, Mapping):
-        item = list(item.values())
-    if isinstance(item, (list, tuple)):
-        for value in item:
-            yield from _nested(value)

@@ -59,7 +59,7 @@ def load_weights(network: torch.nn.Module, path: str | os.PathLike, digest: str 
     for name, words in _unusable(mine, floats):
         raise WeightsError(f"{os.fspath(path)}: {name} holds {words}.")
     try:
-        inner.load_state_dict(state)
+        inner.load_state_dict(like_state(state, floats))
     except (RuntimeError, AttributeError, TypeError) as error:  # of modules with a state that is no tensor
         raise WeightsError(f"{os.fspath(path)} does not fit this {type(inner).__name__}: {error}") from error
     return network

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import Timeout
 from monai.bundle.config_parser import ConfigParser
 
 from monai_ccnet.configs import run_list, running_workflow
 from monai_ccnet.files import check_writable
 from monai_ccnet.handlers import forget_training
-from monai_ccnet.locks import held, hold, holder_of, release
+from monai_ccnet.locks import held
 from monai_ccnet.names import named_in
 from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.storage import WEIGHTS_FORMATS, weights_name
@@ -73,7 +72,7 @@ def finish_run(
             and ``test#run``, and then ``outcome``.
         network_def: MONAI config of the network that is trained.
         multiplier: channels per channel of the full-size network, to be recorded.
-        wait: whether to wait for another process, or else raise ``filelock.Timeout``.
+        wait: whether to wait for another process, or else raise ``FolderBusyError``.
         recipe: settings to be recorded beside those of ``outcome``.
 
     Returns:
@@ -91,7 +90,8 @@ def finish_run(
         _begin(folder, asked, parser)
         if (record := finished_record(folder, named_in(network_def))) is not None:
             return record
-        training = _train(folder, parser)
+        training = finished_stage(folder, "training") or _train(folder, parser)
+        forget_training(folder)
         start = time.monotonic()
         run_list(parser, "test::run")
         record = record_of(
@@ -117,8 +117,8 @@ def run_training() -> None:
 
     Raises:
         SystemExit: with status 3; the weights are written all the same.
-        ValueError: if the folder holds a run of another network, data set or recipe, or another process works there
-            and ``wait`` is ``False``.
+        ValueError: if the folder holds a run of another network, data set or recipe.
+        FolderBusyError: if another process works there and ``wait`` is ``False``.
         OSError: if the folder cannot be written to, or its disk is too full for checkpoints.
     """
     parser = running_workflow().parser
@@ -131,9 +131,12 @@ def run_training() -> None:
             _begin(folder, asked_of(parser, _network_def(parser)), parser)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.barrier()  # none looks for a checkpoint before the first has looked after the folder
-        if first and finished_stage(folder, "training") is not None:
-            print(f"The training in {folder} is done already; --force True trains again.")
-        training = _train(folder, parser, first)
+        done = finished_stage(folder, "training")
+        training = done or _train(folder, parser, first)
+        if first:
+            forget_training(folder)
+    if first and done:
+        print(f"The training in {folder} is done already; --force True trains again.")
     judged = training.get("validation")
     if judged and not judged["f1"] > judged["constant_score"]:
         if first:
@@ -148,7 +151,7 @@ def run_alone(name: str) -> None:
         name: id of the list, such as ``"steps"``.
 
     Raises:
-        ValueError: if another process works there and ``wait`` is ``False``.
+        FolderBusyError: if another process works there and ``wait`` is ``False``.
         OSError: if the folder cannot be written to.
     """
     parser = running_workflow().parser
@@ -160,16 +163,8 @@ def run_alone(name: str) -> None:
 def _alone(parser: ConfigParser) -> Iterator[None]:
     folder = parser.get_parsed_content("output_dir")
     check_writable(folder)
-    try:
-        hold(folder, parser.get_parsed_content("wait"))
-    except Timeout as error:
-        raise ValueError(
-            f"{holder_of(folder)} works in {folder}: wait for it (without --no-wait), or choose another output_dir."
-        ) from error
-    try:
+    with held(folder, parser.get_parsed_content("wait")):
         yield
-    finally:
-        release(folder)
 
 
 def _begin(folder: Path, asked: Mapping[str, Any], parser: ConfigParser) -> None:
@@ -181,11 +176,7 @@ def _begin(folder: Path, asked: Mapping[str, Any], parser: ConfigParser) -> None
 
 
 def _train(folder: Path, parser: ConfigParser, first: bool = True) -> dict[str, Any]:
-    """Run the list ``train#run`` if that is not done, and return what is stated of it."""
-    if (done := finished_stage(folder, "training")) is not None:
-        if first:
-            forget_training(folder)
-        return done
+    """Run the list ``train#run``, and return what the first process states of it."""
     if first:
         check_space(folder, parser.get_parsed_content("network"))
     start = time.monotonic()
@@ -195,12 +186,7 @@ def _train(folder: Path, parser: ConfigParser, first: bool = True) -> dict[str, 
         "seconds": time.monotonic() - start,
         "validation": _validation(parser),
     }
-    if first:
-        weights = parser.get_parsed_content("weights_file")
-        finish_stage(folder, "training", [weights], **facts)
-        forget_training(folder)
-        return finished_stage(folder, "training") or facts
-    return facts
+    return finish_stage(folder, "training", [parser.get_parsed_content("weights_file")], **facts) if first else facts
 
 
 def _validation(parser: ConfigParser) -> dict[str, float] | None:

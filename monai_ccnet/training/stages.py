@@ -63,8 +63,10 @@ def begin_stages(folder: str | os.PathLike, asked: Mapping[str, Any]) -> None:
     write_json(Path(folder) / RUN_FILE, {"format_version": RUN_FORMAT, **asked, "stages": {}})
 
 
-def finish_stage(folder: str | os.PathLike, name: str, outputs: Iterable[str | os.PathLike], **facts: Any) -> None:
-    """State that a stage is done, as the last thing that it does.
+def finish_stage(
+    folder: str | os.PathLike, name: str, outputs: Iterable[str | os.PathLike], **facts: Any
+) -> dict[str, Any]:
+    """State that a stage is done, as the last thing that it does, and return what is stated.
 
     Args:
         folder: folder of the run.
@@ -73,9 +75,9 @@ def finish_stage(folder: str | os.PathLike, name: str, outputs: Iterable[str | o
         facts: further facts in JSON types, such as the digests of its ``inputs``.
     """
     run = read_run(folder)
-    digests = {_name_of(path, folder): file_digest(path) for path in outputs}
-    run["stages"] = {**run["stages"], name: {**facts, "outputs": digests}}
-    write_json(Path(folder) / RUN_FILE, run)
+    stage = {**facts, "outputs": {os.path.relpath(path, folder): file_digest(path) for path in outputs}}
+    write_json(Path(folder) / RUN_FILE, {**run, "stages": {**run["stages"], name: stage}})
+    return stage
 
 
 def finished_stage(folder: str | os.PathLike, name: str) -> dict[str, Any] | None:
@@ -150,7 +152,3 @@ def load_trained(network: Any, weights_file: str | os.PathLike) -> Any:
             "on with it."
         )
     return load_weights(network, path, digests.get(path.name))
-
-
-def _name_of(path: str | os.PathLike, folder: str | os.PathLike) -> str:
-    return os.path.relpath(path, folder)

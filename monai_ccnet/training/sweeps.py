@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import Timeout
 from joblib import Parallel, delayed, parallel_config
 from monai.bundle.config_parser import ConfigParser
 from tqdm.auto import tqdm
@@ -22,6 +21,7 @@ from monai_ccnet.data.folder import open_dataset, safe_name
 from monai_ccnet.data.reading import read_dataset
 from monai_ccnet.ending import root_cause
 from monai_ccnet.files import read_json
+from monai_ccnet.locks import FolderBusyError
 from monai_ccnet.networks.family import narrow
 from monai_ccnet.networks.size import network_size
 from monai_ccnet.networks.widths import default_input_shape
@@ -177,7 +177,7 @@ def _try_trial(trial: Trial, wait: bool) -> tuple[Trial, TrialRecord | None]:
                 wait=wait,
                 **trial.recipe,
             )
-    except Timeout:
+    except FolderBusyError:
         return trial, None
     except Exception as error:
         record = _failed(trial, error)

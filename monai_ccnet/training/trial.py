@@ -79,7 +79,7 @@ def run_trial(
         output_dir: a folder for this trial alone; :func:`finish_run` says what it gets.
         network_def: the network's MONAI config, with references resolved.
         multiplier: channels per channel of the full-size network, to be recorded.
-        wait: whether to wait for another process that runs this trial, or else raise ``filelock.Timeout``.
+        wait: whether to wait for another process that runs this trial, or else raise ``FolderBusyError``.
         recipe: overrides of ``train.yaml`` by their ids, such as ``dataset_dir`` or ``seed``; JSON types.
 
     Returns:
