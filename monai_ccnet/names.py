@@ -53,6 +53,8 @@ def check_network_def(network_def: Any, trusted: Collection[str] = ()) -> None:
     ...
     ValueError: it names 'os.system' as a network, ...
     """
+    if not isinstance(network_def, Mapping) or "_target_" not in network_def:
+        raise ValueError(f"its network is {shown(network_def)}: a network's config is a dictionary with '_target_'.")
     for item in nested(network_def):
         if isinstance(item, str) and item[:1] in ("$", "@", "%"):
             raise ValueError(f"its network holds {shown(item)}: expressions and references in files are not evaluated.")

@@ -83,7 +83,8 @@ class Value:
             )
         if written < _FORMAT:
             content = _with_new_names(content)
-        check_network_def(content.get("network_def"), trusted)
+        if "network_def" in content:
+            check_network_def(content["network_def"], trusted)
         if written < _FORMAT:
             content = cls._upgraded(dict(content))
         given_names, names = set(content) - {_TYPE_KEY, _FORMAT_KEY}, {field.name for field in fields(cls)}
