@@ -9,6 +9,7 @@ from monai_ccnet.networks.loading import WeightsError, load_weights, read_weight
 from monai_ccnet.networks.memory import follow_forward, follow_training
 from monai_ccnet.networks.plain_unet import PlainUNet
 from monai_ccnet.networks.precision import PRECISIONS, at_precision
+from monai_ccnet.networks.scaling import AtScale, as_scale, at_scale
 from monai_ccnet.networks.size import NetworkSize, file_bytes, linear_memory_multiplier, network_size
 from monai_ccnet.networks.squeeze_unet import SqueezeUNet
 from monai_ccnet.networks.storage import WEIGHTS_FORMATS, save_weights, weights_name
@@ -19,6 +20,7 @@ __all__ = [
     "PRECISIONS",
     "WEIGHTS_FORMATS",
     "WIDTHS",
+    "AtScale",
     "CUMedVision",
     "Latency",
     "LatencyComparison",
@@ -29,7 +31,9 @@ __all__ = [
     "UCUNet",
     "WeightsError",
     "Widths",
+    "as_scale",
     "at_precision",
+    "at_scale",
     "build_network",
     "check_input_shape",
     "compare_latency",

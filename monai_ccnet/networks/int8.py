@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from monai_ccnet.networks.scaling import unwrapped
+
 __all__ = ["SCALES", "dequantized", "float_state", "kernel_axes", "quantized", "reads_int8"]
 
 SCALES = "int8_scales"  # name of the one tensor of all scales in a state dict
@@ -51,7 +53,7 @@ def kernel_axes(network: torch.nn.Module) -> dict[str, int]:
 
 def reads_int8(network: torch.nn.Module) -> torch.nn.Module:
     """Let a network's ``load_state_dict`` take int8 kernels too; the network is changed in place and returned."""
-    network.register_load_state_dict_pre_hook(_dequantize)  # twice is harmless: the second finds no int8
+    unwrapped(network).register_load_state_dict_pre_hook(_dequantize)  # twice is harmless: the second finds no int8
     return network
 
 

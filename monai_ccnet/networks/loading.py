@@ -15,7 +15,8 @@ from monai.utils import optional_import
 
 from monai_ccnet.files import shown
 from monai_ccnet.networks.int8 import SCALES, float_state, reads_int8
-from monai_ccnet.networks.storage import like_state, unwrapped
+from monai_ccnet.networks.scaling import unwrapped
+from monai_ccnet.networks.storage import like_state
 
 safetensors, _ = optional_import("safetensors.torch")
 

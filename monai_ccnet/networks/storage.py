@@ -16,6 +16,7 @@ from torch.serialization import skip_data
 
 from monai_ccnet.files import atomically
 from monai_ccnet.networks.int8 import SCALES, kernel_axes, quantized
+from monai_ccnet.networks.scaling import unwrapped
 
 safetensors, _ = optional_import("safetensors.torch")
 
@@ -24,7 +25,6 @@ __all__ = [
     "WEIGHTS_FORMATS",
     "save_weights",
     "stored_state",
-    "unwrapped",
     "weights_format_of",
     "weights_name",
     "written_bytes",
@@ -93,17 +93,6 @@ def weights_name(weights_format: str, stem: str = "model") -> str:
     return stem + WEIGHTS_FORMATS[weights_format]
 
 
-def unwrapped(network: torch.nn.Module) -> torch.nn.Module:
-    """Return the network within the wrappers of ``torch.compile``, DataParallel and DistributedDataParallel, if any."""
-    while True:
-        if isinstance(network, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
-            network = network.module
-        elif isinstance(inner := getattr(network, "_orig_mod", None), torch.nn.Module):  # of torch.compile
-            network = inner
-        else:
-            return network
-
-
 def stored_state(
     network: torch.nn.Module, bits_per_weight: int, half: torch.dtype = torch.float16
 ) -> dict[str, torch.Tensor]:
@@ -112,6 +101,7 @@ def stored_state(
         raise ValueError(f"bits_per_weight must be one of {sorted(STORAGE_TYPES)}, got {bits_per_weight}.")
     if half not in (torch.float16, torch.bfloat16):
         raise ValueError(f"half must be torch.float16 or torch.bfloat16, got {half}.")
+    network = unwrapped(network)
     axes = kernel_axes(network) if bits_per_weight == 8 else {}
     one_of: dict[tuple, torch.Tensor] = {}
     scales: list[torch.Tensor] = []

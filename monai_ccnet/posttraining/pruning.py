@@ -12,7 +12,7 @@ import torch
 
 from monai_ccnet.constraints.budgets import Budget, InfeasibleConstraintError
 from monai_ccnet.networks.memory import copy_of, on_meta
-from monai_ccnet.networks.storage import unwrapped
+from monai_ccnet.networks.scaling import unwrapped
 from monai_ccnet.posttraining.channels import ChannelGroup, check_plain, follow_channels
 from monai_ccnet.posttraining.cutting import without_channels
 from monai_ccnet.posttraining.importance import Losses, channel_importance

@@ -21,7 +21,7 @@ from torch.nn.utils import parametrize
 
 from monai_ccnet.files import atomically
 from monai_ccnet.networks.int8 import dequantized, kernel_axes, quantized
-from monai_ccnet.networks.storage import unwrapped
+from monai_ccnet.networks.scaling import unwrapped
 from monai_ccnet.posttraining.channels import check_plain
 from monai_ccnet.posttraining.export import manifest_of
 

@@ -14,8 +14,8 @@ from torch.nn.modules.conv import _ConvNd
 from monai_ccnet.constraints.plan import CompressionPlan
 from monai_ccnet.files import csv_rows
 from monai_ccnet.networks.building import build_network
+from monai_ccnet.networks.scaling import unwrapped
 from monai_ccnet.networks.size import kernel_weights
-from monai_ccnet.networks.storage import unwrapped
 from monai_ccnet.posttraining.channels import follow_channels
 from monai_ccnet.posttraining.pruning import prune_share
 from monai_ccnet.values import Value

@@ -1,0 +1,258 @@
+"""A network that works at a fraction of its input's resolution, whatever network it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_leaves, tree_map
+
+from monai_ccnet.files import shown
+from monai_ccnet.networks.memory import on_meta
+
+__all__ = ["AtScale", "Scale", "as_scale", "at_scale", "per_axis", "scale_words", "unwrapped"]
+
+Scale = (
+    int | tuple[int, ...]
+)  # a factor by which resolution is divided: one number, or one for each axis if they differ
+
+_DIVISORS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class AtScale(torch.nn.Module):
+    """A network that averages its input down by a scale and interpolates its logits back up.
+
+    The input is padded at its far ends, by repeating its edge, to a multiple of the scale and of what the network
+    needs; the answer has the input's size. Of several outputs, as of deep supervision, each that is an image grows by
+    the scale. The names in the state dict are those of the inner network, so that weights load in either; nothing in
+    them tells the scale.
+
+    Args:
+        network: network of two or three spatial axes; in a config its ``_target_`` and arguments.
+        scale: whole number from 1, or one for each spatial axis, such as ``[2, 2, 1]``.
+        divisor: divisor of each axis of the network's input, or one for each. If ``None``, it is found by trying sizes
+            on shapes alone.
+
+    Raises:
+        ValueError: if a scale or a divisor is no whole number from 1, or no divisor was found.
+
+    >>> halved = AtScale(torch.nn.Conv2d(1, 3, kernel_size=1), scale=2)
+    >>> halved(torch.zeros(1, 1, 5, 7)).shape, list(halved.state_dict())
+    (torch.Size([1, 3, 5, 7]), ['weight', 'bias'])
+    """
+
+    def __init__(
+        self, network: torch.nn.Module, scale: int | Sequence[int] = 1, divisor: int | Sequence[int] | None = None
+    ) -> None:
+        super().__init__()
+        if isinstance(network, AtScale):
+            raise ValueError(f"the network works at a scale already, {network.scale}: give its inner network.")
+        self.network = network
+        axes = _spatial_dims(network)
+        self.scale = list(per_axis(as_scale(scale), axes))
+        found = _probed_divisor(network, axes) if divisor is None else as_scale(divisor, "divisor")
+        self.divisor = list(per_axis(found, axes))
+        self._register_state_dict_hook(_without_prefix)
+        self.register_load_state_dict_pre_hook(_with_prefix)
+
+    def forward(self, x: torch.Tensor):  # the inner network's type, which a script has to infer
+        """Return the inner network's answer for ``x``, ``(B, C, H, W[, D])``, at the size of ``x``."""
+        size = x.shape[2:]
+        ends: list[int] = []
+        for length, scale, divisor in zip(size, self.scale, self.divisor):  # noqa: B905  # unknown to scripts
+            multiple = scale * divisor
+            ends = [0, (multiple - length % multiple) % multiple] + ends  # noqa: RUF005
+        if max(ends) > 0:
+            x = functional.pad(x, ends, mode="replicate")
+        if max(self.scale) > 1:
+            x = functional.avg_pool2d(x, self.scale) if len(size) == 2 else functional.avg_pool3d(x, self.scale)
+        answer = self.network(x)
+        if torch.jit.is_scripting():
+            return self._restored(answer, x.shape[2:], size)
+        return self._each_restored(answer, x.shape[2:], size)
+
+    def _restored(self, answer: torch.Tensor, small: list[int], size: list[int]) -> torch.Tensor:
+        """Return an answer, of a whole fraction of the inner network's input, grown by the scale and without padding."""
+        axes = len(size)
+        if max(self.scale) > 1:
+            grown = [length * scale for length, scale in zip(answer.shape[2:], self.scale)]  # noqa: B905
+            mode = "bilinear" if axes == 2 else "trilinear"
+            answer = functional.interpolate(answer.float(), size=grown, mode=mode, align_corners=False)
+        for axis in range(axes):
+            padded = small[axis] * self.scale[axis]
+            kept = (size[axis] * answer.shape[2 + axis] + padded - 1) // padded
+            if kept < answer.shape[2 + axis]:
+                answer = answer.narrow(2 + axis, 0, kept)
+        return answer
+
+    @torch.jit.unused
+    def _each_restored(self, answer: Any, small: Sequence[int], size: Sequence[int]) -> Any:
+        """Return an answer of any structure with each image in it restored."""
+        axes = len(small)
+
+        def restored(item: Any) -> Any:
+            is_image = isinstance(item, torch.Tensor) and item.ndim in (axes + 2, axes + 3)
+            if not is_image or any(whole % part for whole, part in zip(small, item.shape[-axes:], strict=True)):
+                return item
+            if item.ndim == axes + 3:  # several answers, stacked
+                return self._restored(item.flatten(0, 1), small, size).unflatten(0, item.shape[:2])
+            return self._restored(item, small, size)
+
+        return tree_map(restored, answer)
+
+    def extra_repr(self) -> str:
+        """Return the scale and the divisor in words."""
+        return f"scale={self.scale}, divisor={self.divisor}"
+
+
+def _without_prefix(module: AtScale, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
+    """Name what the inner network holds as it does itself."""
+    _rename(state_dict, f"{prefix}network.", prefix)
+    metadata = getattr(state_dict, "_metadata", None)
+    if metadata is not None and f"{prefix}network" in metadata:
+        own = prefix.removesuffix(".")
+        metadata[own] = metadata.pop(f"{prefix}network")
+        _rename(metadata, f"{prefix}network.", prefix)
+
+
+def _with_prefix(module: AtScale, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    _rename(state_dict, prefix, f"{prefix}network.")
+    metadata = getattr(state_dict, "_metadata", None)
+    if metadata is not None:
+        _rename(metadata, prefix, f"{prefix}network.")
+
+
+def _rename(names: Any, old: str, new: str) -> None:
+    """Replace the beginning of names in place, in the order in which they are."""
+    for name in list(names):
+        value = names.pop(name)
+        names[new + name.removeprefix(old) if name.startswith(old) else name] = value
+
+
+def at_scale(network: torch.nn.Module, scale: int | Sequence[int]) -> torch.nn.Module:
+    """Return a network that works at 1/``scale`` of its input: itself at 1, and as it is if it does so already.
+
+    Raises:
+        ValueError: if it works at another scale already.
+    """
+    if isinstance(network, AtScale):
+        if tuple(network.scale) != per_axis(as_scale(scale), len(network.scale)):
+            raise ValueError(
+                f"the network's config says that it works at 1/{scale_words(network.scale)}, and scale is "
+                f"{scale_words(scale)}: give one of them."
+            )
+        return network
+    return network if as_scale(scale) == 1 else AtScale(network, scale)
+
+
+def unwrapped(network: torch.nn.Module) -> torch.nn.Module:
+    """Return the network within :class:`AtScale`, ``torch.compile``, DataParallel and DistributedDataParallel, if any."""
+    while True:
+        if isinstance(network, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+            network = network.module
+        elif isinstance(network, AtScale):
+            network = network.network
+        elif isinstance(inner := getattr(network, "_orig_mod", None), torch.nn.Module):  # of torch.compile
+            network = inner
+        else:
+            return network
+
+
+def as_scale(scale: Any, name: str = "scale") -> Scale:
+    """Return a scale as one number if it is the same along all axes, else as a tuple.
+
+    Raises:
+        ValueError: if it is not made of whole numbers from 1.
+
+    >>> as_scale([2, 2]), as_scale([2, 2, 1])
+    (2, (2, 2, 1))
+    """
+    values = tuple(scale) if isinstance(scale, Sequence) and not isinstance(scale, str) else (scale,)
+    if not values or not all(isinstance(each, int) and not isinstance(each, bool) and each >= 1 for each in values):
+        raise ValueError(f"{name} must be a whole number from 1, or one for each axis, got {shown(scale)}.")
+    return values[0] if len(set(values)) == 1 else values
+
+
+def per_axis(scale: Scale, axes: int) -> tuple[int, ...]:
+    """Return the scale along each axis.
+
+    Raises:
+        ValueError: if it is given for another number of axes.
+    """
+    if isinstance(scale, int):
+        return (scale,) * axes
+    if len(scale) != axes:
+        raise ValueError(f"a scale for {axes} axes has one number or {axes}, got {list(scale)}.")
+    return tuple(scale)
+
+
+def scale_words(scale: int | Sequence[int]) -> str:
+    """Return a scale in words.
+
+    >>> scale_words(4), scale_words((2, 2, 1))
+    ('4', '2 x 2 x 1')
+    """
+    found = as_scale(scale)
+    return str(found) if isinstance(found, int) else " x ".join(map(str, found))
+
+
+def _first_convolution(network: torch.nn.Module) -> _ConvNd:
+    for module in network.modules():
+        if isinstance(module, _ConvNd) and len(module.kernel_size) in (2, 3):
+            return module
+    raise ValueError(f"{type(network).__name__} has no convolution of two or three axes, so it cannot work at a scale.")
+
+
+def _spatial_dims(network: torch.nn.Module) -> int:
+    return len(_first_convolution(network).kernel_size)
+
+
+def _probed_divisor(network: torch.nn.Module, axes: int) -> tuple[int, ...]:
+    """Return the smallest divisor of each axis with which a network gives an answer of its input's size."""
+    training, shapes = network.training, on_meta(network).eval()
+    channels = _first_convolution(network).in_channels
+
+    def works(divisor: Sequence[int]) -> bool:
+        return all(_answers(shapes, (1, channels, *(_DIVISORS[-1] + odd * by for by in divisor))) for odd in (1, 3))
+
+    try:
+        common = next((by for by in _DIVISORS if works([by] * axes)), None)
+        if common is None:
+            raise ValueError(
+                f"{type(network).__name__} takes no input whose axes are multiples of {_DIVISORS[-1]}: give AtScale the "
+                "divisor of its input."
+            )
+        found = [common] * axes
+        for axis in range(axes):
+            smaller = ([*found[:axis], by, *found[axis + 1 :]] for by in _DIVISORS if by < common)
+            found = next(filter(works, smaller), found)
+    finally:
+        network.train(training)
+    return tuple(found)
+
+
+def _answers(shapes: torch.nn.Module, input_shape: Sequence[int]) -> bool:
+    """Tell whether a network on meta gives an answer of the input's size."""
+    try:
+        with torch.no_grad():
+            answer = shapes(torch.empty(tuple(input_shape), device="meta"))
+    except Exception:  # whatever it says, it does not take this size
+        return False
+    first = next((leaf for leaf in tree_leaves(answer) if isinstance(leaf, torch.Tensor)), None)
+    return first is not None and tuple(first.shape[-len(input_shape) + 2 :]) == tuple(input_shape[2:])
+
+
+def inner_def(network_def: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the config of the network within :class:`AtScale`, or the config itself if it is of another network."""
+    return network_def["network"] if is_at_scale(network_def) else network_def
+
+
+def is_at_scale(network_def: Mapping[str, Any]) -> bool:
+    """Tell whether a config is that of :class:`AtScale`."""
+    return network_def.get("_target_") in _NAMES and isinstance(network_def.get("network"), Mapping)
+
+
+_NAMES = {f"monai_ccnet.networks.{AtScale.__name__}", f"{AtScale.__module__}.{AtScale.__name__}", AtScale.__name__}
