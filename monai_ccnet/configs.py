@@ -25,6 +25,7 @@ from monai_ccnet.names import named_in
 from monai_ccnet.settings import SETTINGS, check_value, unknown_setting
 
 __all__ = [
+    "as_described",
     "check_ids",
     "check_overlay_ids",
     "check_recipe",
@@ -33,6 +34,7 @@ __all__ = [
     "end_with_cause",
     "named_networks",
     "read_parts",
+    "resolved",
     "run_list",
     "running_workflow",
     "take_over",
@@ -65,8 +67,26 @@ def running_workflow() -> ConfigWorkflow:
 def describe_network() -> None:
     """Let ``network_def`` of the running config be described and not built, also if the run was given a whole one."""
     parser = running_workflow().parser
-    if isinstance(parser.get("network_def"), Mapping) and "_mode_" not in parser["network_def"]:
-        parser["network_def::_mode_"] = "callable"
+    if isinstance(parser.get("network_def"), Mapping):
+        parser["network_def"] = as_described(parser["network_def"])
+
+
+def as_described(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's config with ``"_mode_": "callable"``, so that it is described and not built.
+
+    A network within ``AtScale`` is described too.
+    """
+    described, inner = {**config, "_mode_": "callable"}, config.get("network")
+    if isinstance(inner, Mapping) and str(config.get("_target_")).rsplit(".", 1)[-1] == "AtScale":
+        described["network"] = as_described(inner)
+    return described
+
+
+def resolved(parser: ConfigParser) -> dict[str, Any]:
+    """Return a config as it stands once its relative ids are resolved, whether or not it was parsed before."""
+    again = ConfigParser({key: value for key, value in parser.get().items() if key != ConfigParser.meta_key})
+    again.resolve_macro_and_relative_ids()
+    return again.get()
 
 
 def run_list(parser: ConfigParser, name: str) -> None:

@@ -87,6 +87,17 @@ SETTINGS: dict[str, Setting] = {
     "scales": Setting(
         "list of at least one whole number from 1", "subsampling factors at which complexity is measured"
     ),
+    "scale": Setting(
+        "scale",
+        "working scale, by which the network averages its input down and interpolates its answer up: a whole number, "
+        "one for each axis, `auto` for the coarsest at which the labels lose next to nothing, or `any` for a coarser "
+        "one yet where a budget asks for it",
+    ),
+    "smallest_structure": Setting(
+        "number above 0 or none",
+        "size of the smallest structure that must not vanish at the working scale, in millimetres where labels have a "
+        "spacing, else in pixels",
+    ),
     "measure_settings": Setting("settings", "settings of the measure"),
     "widths": Setting(
         "settings or none", "where an unknown network holds its widths: `{argument: ..., scales: [...]}`"
@@ -194,6 +205,9 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "list of numbers above 0 and at most 1": _list_of(_is_share),
     "list of at least one number above 0 and at most 1": _list_of(_is_share, least=1),
     "settings": lambda value: isinstance(value, Mapping),
+    "scale": lambda value: (
+        value in ("auto", "any") or _whole_from(1)(value) or _list_of(_whole_from(1), least=1)(value)
+    ),
 }
 
 
@@ -222,9 +236,12 @@ def check_value(name: str, value: Any) -> Any:
     if options[0] in ("path", "text") and _is_number(value):
         value = str(value)
     if not KINDS[options[0]](value) or (choices and value not in choices):
-        allowed = {"path": "a path", "text": "text", "settings": "a dictionary"}.get(
-            options[0], kind if options[0] == "True or False" else f"a {options[0]}"
-        )
+        allowed = {
+            "path": "a path",
+            "text": "text",
+            "settings": "a dictionary",
+            "scale": "a whole number from 1, a list of one for each axis, 'auto' or 'any'",
+        }.get(options[0], kind if options[0] == "True or False" else f"a {options[0]}")
         allowed = f"one of {', '.join(map(str, choices))}" if choices else allowed
         none = " or None" if len(options) > 1 else ""
         raise ValueError(f"{name} must be {allowed}{none}, got {value!r}: it is the {meaning}.")

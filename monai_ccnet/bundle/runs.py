@@ -10,7 +10,13 @@ from typing import Any
 import torch
 
 from monai_ccnet import figures
-from monai_ccnet.complexity import ComplexityProfile, measure_dataset, measure_settings
+from monai_ccnet.complexity import (
+    ComplexityProfile,
+    LabelCeiling,
+    measure_ceiling,
+    measure_dataset,
+    measure_settings,
+)
 from monai_ccnet.configs import end_with_cause, named_networks, running_workflow
 from monai_ccnet.constraints import (
     AccuracyFloor,
@@ -31,13 +37,15 @@ from monai_ccnet.data import (
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.files import check_writable, file_digest
 from monai_ccnet.locks import hold, release
-from monai_ccnet.networks import NetworkFamily, save_weights
+from monai_ccnet.networks import NetworkFamily, as_scale, save_weights
+from monai_ccnet.networks.scaling import per_axis, scale_words
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.reporting import save_html_report, save_report, save_trade_off
 from monai_ccnet.training import check_data, finish_run, finish_stage, forget_run, read_run, segment_examples
 
 __all__ = [
     "NO_PICTURES",
+    "ceiling_for",
     "check_constraints",
     "check_run",
     "constraints_from",
@@ -49,6 +57,7 @@ __all__ = [
     "save_measured",
     "save_planned_weights",
     "save_run",
+    "scale_windows",
     "train_planned",
 ]
 
@@ -176,15 +185,88 @@ def check_run(
             )
 
 
-def check_constraints(family: NetworkFamily, constraints: Sequence[Budget | AccuracyFloor]) -> None:
+def check_constraints(
+    family: NetworkFamily, constraints: Sequence[Budget | AccuracyFloor], scale: int | Sequence[int] | str = 1
+) -> None:
     """Refuse a budget below what the smallest network of a family needs, before anything is measured.
+
+    Args:
+        family: the network.
+        constraints: budgets and floors. Those that depend on a scale wait until it is chosen, and so do latencies,
+            which take seconds to measure.
+        scale: scale that is asked for.
 
     Raises:
         InfeasibleConstraintError: if no width fits; the message says what can be had.
     """
     for each in constraints:
-        if isinstance(each, Budget) and not isinstance(each, LatencyBudget):  # that one takes seconds to measure
+        if not isinstance(each, Budget) or isinstance(each, LatencyBudget):
+            continue
+        if isinstance(each, DiskBudget) or scale == 1:
             least_needed(family, each)
+
+
+def ceiling_for(
+    scale: int | Sequence[int] | str,
+    items: Any,
+    name: str,
+    smallest_structure: float | None = None,
+    folder: str | os.PathLike | None = None,
+) -> LabelCeiling | None:
+    """Return what the labels of another bundle keep at each scale, ``None`` where its scale is given as a number.
+
+    Args:
+        scale: scale that is asked for.
+        items: its training items, with files of labels at ``label``.
+        name: name of the data set.
+        smallest_structure: size of the smallest structure that must not vanish.
+        folder: folder that keeps the result; ``None`` for none.
+    """
+    if not isinstance(scale, str):
+        return None
+    saved = None if folder is None else Path(folder) / "ceiling.json"
+    return measure_ceiling(items, name=name, smallest_structure=smallest_structure, saved=saved)
+
+
+_WINDOWS = ("roi_size", "patch_size", "spatial_size", "image_size")
+
+
+def scale_windows(scale: int | Sequence[int]) -> None:
+    """Multiply the crops and windows of the running config, of another bundle, by the scale at which its network works.
+
+    These are whole numbers under the ids roi_size, patch_size, spatial_size and image_size, wherever they stand. What
+    changed is printed.
+
+    Raises:
+        ValueError: if there is none, so that the bundle's own ids have to be given.
+    """
+    parser, changed = running_workflow().parser, []
+
+    def walk(config: Any, place: str) -> None:
+        for key, value in config.items() if isinstance(config, Mapping) else enumerate(config):
+            here = f"{place}::{key}" if place else str(key)
+            if key in _WINDOWS and isinstance(value, (int, list)) and _are_numbers(value):
+                lengths = value if isinstance(value, list) else [value]
+                factors = per_axis(as_scale(scale), len(lengths))
+                wider = [length * by if length > 0 else length for length, by in zip(lengths, factors, strict=True)]
+                config[key] = wider if isinstance(value, list) else wider[0]
+                changed.append(f"{here} {value} -> {config[key]}")
+            elif isinstance(value, (Mapping, list)):
+                walk(value, here)
+
+    walk(parser.get(), "")
+    if not changed:
+        raise ValueError(
+            f"scale_roi found no numbers under {', '.join(_WINDOWS)} in the bundle's config: give its own ids for "
+            "crops and windows, multiplied by the scale."
+        )
+    parser.parse(reset=True)
+    print(f"Windows at scale {scale_words(scale)}: {'; '.join(changed)}.")
+
+
+def _are_numbers(value: Any) -> bool:
+    numbers = value if isinstance(value, list) else [value]
+    return all(isinstance(each, int) and not isinstance(each, bool) for each in numbers)
 
 
 def train_planned(plan: CompressionPlan) -> TrialRecord:

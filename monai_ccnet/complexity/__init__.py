@@ -1,5 +1,6 @@
 """Complexity of images and labels at every scale: how much detail a network has to represent."""
 
+from monai_ccnet.complexity.ceiling import LabelCeiling, label_ceiling, measure_ceiling, restored_label
 from monai_ccnet.complexity.clutter import feature_congestion, subband_entropy
 from monai_ccnet.complexity.dataset import measure_dataset
 from monai_ccnet.complexity.edges import edge_information, spatial_information
@@ -17,6 +18,7 @@ __all__ = [
     "MEASURES",
     "SCALES",
     "ComplexityProfile",
+    "LabelCeiling",
     "MeasureFit",
     "boundary_density",
     "complexity_at_scales",
@@ -25,12 +27,15 @@ __all__ = [
     "foreground_density",
     "jb_complexity",
     "jpeg_complexity",
+    "label_ceiling",
     "label_detail",
     "label_jpeg_complexity",
+    "measure_ceiling",
     "measure_dataset",
     "measure_settings",
     "median_frequency",
     "rank_measures",
+    "restored_label",
     "scales_with",
     "shannon_entropy",
     "sift_keypoints",

@@ -11,7 +11,8 @@ from monai_ccnet.constraints.budgets import (
     MemoryBudget,
 )
 from monai_ccnet.constraints.plan import CompressionPlan, planned_network_def
-from monai_ccnet.constraints.solve import compress, compress_once, least_needed
+from monai_ccnet.constraints.scale import choose_scale, scales_needed, working_scale
+from monai_ccnet.constraints.solve import compress, compress_once, family_of, least_needed
 from monai_ccnet.constraints.trade_off import predicted_by, trade_off, with_fewer_filters
 
 __all__ = [
@@ -24,11 +25,15 @@ __all__ = [
     "InfeasibleConstraintError",
     "LatencyBudget",
     "MemoryBudget",
+    "choose_scale",
     "compress",
     "compress_once",
+    "family_of",
     "least_needed",
     "planned_network_def",
     "predicted_by",
+    "scales_needed",
     "trade_off",
     "with_fewer_filters",
+    "working_scale",
 ]

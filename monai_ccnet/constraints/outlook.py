@@ -9,6 +9,7 @@ from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.constraints.allocation import Channels
 from monai_ccnet.degradation import DegradationModel, Prediction
 from monai_ccnet.networks.family import NetworkFamily
+from monai_ccnet.networks.scaling import per_axis
 from monai_ccnet.networks.size import kernel_weights
 
 __all__ = ["Outlook"]
@@ -48,8 +49,9 @@ class Outlook:
 
     @property
     def scales(self) -> tuple[int, ...]:
-        """The scales whose complexity is needed."""
-        return self.family.scales if self.allocation == "complexity" else (1,)
+        """The scales whose complexity is needed: each stage's, times the scale at which the network works."""
+        coarsest = max(per_axis(self.family.scale, self.family.spatial_dims))
+        return tuple(coarsest * scale for scale in (self.family.scales if self.allocation == "complexity" else (1,)))
 
     @functools.cached_property
     def losses_per_decade(self) -> list[float]:
@@ -69,7 +71,7 @@ class Outlook:
 
     def compression(self, channels: Channels) -> float:
         """Return full weights per weight of the network with these channels."""
-        return max(1.0, self.full_weights / kernel_weights(self.family.at(channels)))
+        return max(1.0, self.full_weights / kernel_weights(self.family.at(channels, scale=1)))
 
     def score(self, channels: Channels) -> float:
         """Return the predicted score of the network with these channels, relative to the full-size network's."""
@@ -80,11 +82,12 @@ class Outlook:
     def predicted(self, channels: Channels) -> Prediction | None:
         """Return the prediction for the whole network, or for its most degraded stage by the rule ``"complexity"``.
 
-        If the law is only assumed to hold for this network, the interval is unknown.
+        If the law is only assumed to hold for this network, as it is at any working scale but 1, the interval is
+        unknown.
         """
         if self.complexity is None:
             return None
-        cases = [(self.complexity.at(1), self.compression(channels))]
+        cases = [(self.complexity.at(self.scales[0]), self.compression(channels))]
         if self.allocation == "complexity":
             shares = self.family.multipliers(channels)
             pairs = zip(self.scales, shares, strict=True)
@@ -92,4 +95,4 @@ class Outlook:
         least = min((self.law.predict_interval(*case) for case in cases), key=lambda prediction: prediction.score)
         network_def = self.family.network_def
         assumed = self.law.assumption_for(network_def, self.family.spatial_dims, self.full_weights)
-        return replace(least, low=None, high=None) if assumed else least
+        return replace(least, low=None, high=None) if assumed or self.family.scale != 1 else least

@@ -7,12 +7,15 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from monai_ccnet.complexity.ceiling import LabelCeiling
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.constraints.budgets import AccuracyFloor, Budget, DiskBudget, InfeasibleConstraintError
+from monai_ccnet.constraints.scale import choose_scale
 from monai_ccnet.degradation import DegradationModel, Prediction
 from monai_ccnet.files import shown
 from monai_ccnet.networks.family import NetworkFamily
 from monai_ccnet.networks.latency import LatencyComparison
+from monai_ccnet.networks.scaling import Scale, scale_words
 from monai_ccnet.networks.size import NetworkSize
 from monai_ccnet.values import Value
 
@@ -35,8 +38,9 @@ class CompressionPlan(Value):
         multipliers: channels per channel of the full-size network, one per stage, in (0, 1].
         channels: width of each stage in channels.
         size: exact sizes of the narrowed network.
-        full_size: exact sizes of the full-size network.
-        predicted: predicted score relative to the full-size network's; ``None`` without a profile.
+        full_size: exact sizes of the full-size network at full resolution.
+        predicted: predicted score relative to that of the full-size network at the same scale; ``None`` without a
+            profile.
         constraint: constraint that the plan meets; of several, the binding one.
         layerwise: whether each stage has a multiplier of its own.
         complexity: complexity profile that the plan is based on; ``None`` without one.
@@ -46,6 +50,8 @@ class CompressionPlan(Value):
         allocation: rule that gave each stage its own multiplier; ``None`` for a uniform plan.
         latency: latencies of the full-size and the planned network, measured in turns; ``None`` without a latency
             budget.
+        ceiling: what the training labels keep at each scale; ``None`` where it was not measured.
+        image_size: exact sizes of the narrowed network for one image of the data set's median size; ``None`` without.
     """
 
     network_def: dict[str, Any]
@@ -62,6 +68,8 @@ class CompressionPlan(Value):
     constraints: tuple[Budget | AccuracyFloor, ...] = ()
     allocation: str | None = None
     latency: LatencyComparison | None = None
+    ceiling: LabelCeiling | None = None
+    image_size: NetworkSize | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "network_def", dict(self.network_def))
@@ -96,6 +104,11 @@ class CompressionPlan(Value):
         return self.family.channels
 
     @property
+    def scale(self) -> Scale:
+        """Factor by which the network averages its input down: one number, or one for each axis."""
+        return self.family.scale
+
+    @property
     def compression(self) -> float:
         """Weights of the full-size network per weight of the narrowed one."""
         return self.full_size.weights / self.size.weights
@@ -110,7 +123,14 @@ class CompressionPlan(Value):
     def assumption(self) -> str | None:
         """Difference from the network that the law was measured on; ``None`` if there is none."""
         family = self.family
-        return self.degradation.assumption_for(family.network_def, family.spatial_dims, self.full_size.weights)
+        other = self.degradation.assumption_for(family.network_def, family.spatial_dims, self.full_size.weights)
+        if self.scale == 1:
+            return other
+        words = (
+            f"Assumption: the law was measured at full resolution, and is taken to hold at 1/{scale_words(self.scale)} "
+            "relative to the full-size network at that scale."
+        )
+        return words if other is None else f"{words}\n{other}"
 
     def check_file_bytes(self, file_bytes: int, name: str) -> None:
         """Raise an error if a file of weights exceeds a disk budget of this plan.
@@ -134,7 +154,10 @@ class CompressionPlan(Value):
         lines = [
             f"Requested: {'; '.join(map(str, self.constraints))}."
             + (f" Binding constraint: {self.constraint}." if len(self.constraints) > 1 else ""),
-            f"Plan: {_RULES[self.allocation]}, channels {'-'.join(map(str, self.channels))} instead of {full}.",
+            f"Plan: {_RULES[self.allocation]}, channels {'-'.join(map(str, self.channels))} instead of {full}."
+            if self.channels
+            else "Plan: the network as it is, since its widths are not known.",
+            *self._scale_lines(),
             f"Size: {self.size.weights:,} weights instead of {self.full_size.weights:,} "
             f"({self.compression:.1f}x fewer), a file of {self.size.file_bytes:,} bytes at 32 bits instead of "
             f"{self.full_size.file_bytes:,}.",
@@ -145,6 +168,13 @@ class CompressionPlan(Value):
                 f"For an input of {shape}: {self.size.macs / 1e6:,.0f} million multiply-adds instead of "
                 f"{self.full_size.macs / 1e6:,.0f} ({self.full_size.macs / self.size.macs:.1f}x fewer), "
                 f"{self.size.activation_bytes / 1e6:.1f} MB of activations."
+            )
+        if self.image_size is not None and self.image_size.macs is not None:
+            shape = " x ".join(map(str, (self.image_size.input_shape or ())[2:]))
+            activation_bytes = self.image_size.activation_bytes or 0
+            lines.append(
+                f"For an image of the median size, {shape}: {self.image_size.macs / 1e6:,.0f} million multiply-adds, "
+                f"{activation_bytes / 1e6:.1f} MB of activations."
             )
         if self.latency is not None:
             lines.append(f"Latency, measured in turns:\n{self.latency}.")
@@ -163,6 +193,17 @@ class CompressionPlan(Value):
             if self.assumption is not None:
                 lines.append(self.assumption)
         return "\n".join(lines)
+
+    def _scale_lines(self) -> list[str]:
+        """Return what is said of the working scale, nothing where the network works at 1 and nothing else is known."""
+        if self.ceiling is not None:
+            chosen, reason = choose_scale(self.ceiling, self.family.divisor)
+            if chosen == self.scale:
+                return [f"Scale: {reason}."]
+            if self.scale in (1, *self.ceiling.scales):
+                kept = f"labels keep {self.ceiling.worst(self.scale):.3f} of their Dice there"
+                return [f"Scale: 1/{scale_words(self.scale)}, as asked; {kept}. Chosen by them: {reason}."]
+        return [] if self.scale == 1 else [f"Scale: works at 1/{scale_words(self.scale)}."]
 
 
 def planned_network_def(path: str | os.PathLike, trusted: Collection[str] = ()) -> dict[str, Any] | None:

@@ -10,20 +10,31 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from monai.utils import look_up_option
 
+from monai_ccnet.complexity.ceiling import LabelCeiling
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.constraints.allocation import ALLOCATIONS, Channels, Rule, by_complexity, tapered, uniform
-from monai_ccnet.constraints.budgets import AccuracyFloor, Budget, InfeasibleConstraintError, LatencyBudget
+from monai_ccnet.constraints.budgets import (
+    AccuracyFloor,
+    Budget,
+    InfeasibleConstraintError,
+    LatencyBudget,
+)
 from monai_ccnet.constraints.outlook import Outlook
 from monai_ccnet.constraints.plan import CompressionPlan
+from monai_ccnet.constraints.scale import coarser_scales, working_scale
 from monai_ccnet.constraints.search import crossing
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.names import named_in
+from monai_ccnet.networks.building import network_def_of, target_of
 from monai_ccnet.networks.family import NetworkFamily
-from monai_ccnet.networks.widths import Widths
+from monai_ccnet.networks.scaling import Scale, inner_def, scale_words
+from monai_ccnet.networks.size import NetworkSize, network_size
+from monai_ccnet.networks.widths import WIDTHS, Widths
 
 __all__ = ["compress", "compress_once", "least_needed"]
 
@@ -40,6 +51,9 @@ def compress(
     allocation: str | None = None,
     input_shape: Sequence[int] | None = None,
     widths: Widths | Mapping[str, Any] | None = None,
+    scale: int | Sequence[int] | str = 1,
+    ceiling: LabelCeiling | None = None,
+    image_shape: Sequence[int] | None = None,
 ) -> CompressionPlan:
     """Plan the narrowest network that meets a floor, or the widest that fits a budget.
 
@@ -77,10 +91,19 @@ def compress(
         input_shape: shape ``(B, C, H, W[, D])`` of the input for which multiply-adds and memory are stated; if
             ``None``, one image of 128 x 128 pixels (the paper's patches) or 64 x 64 x 64 voxels, or of the next size
             that the network takes.
-        widths: location of the widths, needed if the network is not in :data:`~monai_ccnet.networks.WIDTHS`.
+        widths: location of the widths, needed if the network is not in :data:`~monai_ccnet.networks.WIDTHS`, unless the
+            plan is for a scale alone.
+        scale: factor by which the network averages its input down, see :class:`~monai_ccnet.networks.AtScale`: a whole
+            number, one for each axis, ``"auto"`` for the coarsest at which the labels lose next to nothing
+            (:func:`~monai_ccnet.constraints.choose_scale`), or ``"any"`` for that or, if no width meets the constraints
+            there, the next coarser one at which one does.
+        ceiling: what the training labels keep at each scale, needed for ``"auto"``.
+        image_shape: shape of an image of the data set's median size, ``(B, C, H, W[, D])``, for which sizes are stated
+            too.
 
     Raises:
-        InfeasibleConstraintError: if no width meets the constraint; the message states the smallest possible size.
+        InfeasibleConstraintError: if no width meets the constraint; the message states the smallest possible size, and
+            the coarser scale at which one would.
         ValueError: if the profile is missing, its settings differ from the law's, a scale is missing, or the network
             cannot take an input of the shape given.
 
@@ -89,8 +112,71 @@ def compress(
     >>> compress(unet, DiskBudget(1_000_000, bits_per_weight=64, count="weights"), layerwise=False).channels
     (4, 8, 16, 32, 65)
     """
-    family = network_def if isinstance(network_def, NetworkFamily) else NetworkFamily.of(network_def, widths)
-    constraints = _as_tuple(constraint)
+    family, constraints = family_of(network_def, widths, scale), _as_tuple(constraint)
+    chosen = working_scale(scale, family, ceiling)
+    given: dict[str, Any] = {
+        "complexity": complexity,
+        "degradation": degradation,
+        "layerwise": layerwise,
+        "allocation": allocation,
+        "input_shape": input_shape,
+        "ceiling": ceiling,
+        "image_shape": image_shape,
+    }
+    try:
+        return _plan(replace(family, scale=chosen), constraints, **given)
+    except InfeasibleConstraintError as error:
+        budgets = [each for each in constraints if isinstance(each, Budget)]
+
+        def fits(at: Scale) -> bool:
+            return all(each.needed(family.at(family.smallest, at)) <= each.limit for each in budgets)
+
+        if family.has_fixed_size or fits(chosen):
+            raise
+        for coarser in filter(fits, coarser_scales(chosen, ceiling)):
+            if scale == "any":
+                return _plan(replace(family, scale=coarser), constraints, **given)
+            kept = "" if ceiling is None else f", where labels keep {ceiling.worst(coarser):.3f} of their Dice"
+            raise InfeasibleConstraintError(
+                f"{error} Or let the network work at 1/{scale_words(coarser)} of the resolution{kept}: scale "
+                f"{coarser if isinstance(coarser, int) else list(coarser)}, or 'any'."
+            ) from error
+        raise
+
+
+def family_of(
+    network_def: Mapping[str, Any] | NetworkFamily,
+    widths: Widths | Mapping[str, Any] | None = None,
+    scale: int | Sequence[int] | str = 1,
+) -> NetworkFamily:
+    """Return the family of a network; one that cannot be narrowed has no widths, if it is to work at a scale.
+
+    Args:
+        network_def: the full-size network's MONAI config, with references resolved, or its family.
+        widths: location of the widths, as in :func:`compress`.
+        scale: scale that was asked for.
+    """
+    if isinstance(network_def, NetworkFamily):
+        return network_def
+    known = target_of(inner_def(network_def_of(network_def))).rsplit(".", 1)[-1] in WIDTHS
+    if known or widths is not None or scale in (1, "auto"):
+        return NetworkFamily.of(network_def, widths)
+    return NetworkFamily.as_it_is(network_def)
+
+
+def _plan(
+    family: NetworkFamily,
+    constraints: tuple[Constraint, ...],
+    *,
+    complexity: ComplexityProfile | None,
+    degradation: DegradationModel | None,
+    layerwise: bool,
+    allocation: str | None,
+    input_shape: Sequence[int] | None,
+    ceiling: LabelCeiling | None,
+    image_shape: Sequence[int] | None,
+) -> CompressionPlan:
+    """Return the plan of a family at its scale."""
     rule_name = allocation_of(family, layerwise, allocation, complexity, degradation)
     law = degradation or DegradationModel.named("calibrated", family.network_def)
     if input_shape is not None:
@@ -116,7 +202,7 @@ def compress(
         multipliers=family.multipliers(channels),
         channels=channels,
         size=family.size(channels, input_shape),
-        full_size=family.size(family.channels, input_shape),
+        full_size=_full_size(family, input_shape),
         predicted=outlook.predicted(channels),
         constraint=binding,
         layerwise=rule_name is not None,
@@ -125,8 +211,33 @@ def compress(
         degradation=law,
         family=family,
         constraints=constraints,
-        latency=clocks[0].compared(family.network_def, family.at(channels)) if clocks else None,
+        latency=clocks[0].compared(_full_def(family, clocks[0].input_shape), family.at(channels)) if clocks else None,
+        ceiling=ceiling,
+        image_size=None if image_shape is None else family.size(channels, _padded(family, image_shape)),
     )
+
+
+def _full_def(family: NetworkFamily, input_shape: Sequence[int]) -> dict[str, Any]:
+    """Return the config of the full-size network at full resolution, which pads its input if it has to."""
+    full = family.at(family.channels, scale=1)
+    if all(length % by == 0 for length, by in zip(input_shape[2:], family.divisor, strict=True)):
+        return full
+    padding = {"_target_": "monai_ccnet.networks.AtScale", "scale": 1, "divisor": list(family.divisor)}
+    return {**padding, "network": full}
+
+
+def _full_size(family: NetworkFamily, input_shape: Sequence[int]) -> NetworkSize:
+    if family.has_fixed_size and tuple(input_shape[2:]) != family.input_shape[2:]:
+        return family.size(family.channels, scale=1)  # it takes no input of this size
+    return network_size(_full_def(family, input_shape), input_shape)
+
+
+def _padded(family: NetworkFamily, image_shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape that an image is padded to before a network takes it whole; at a scale it does so by itself."""
+    if family.scale != 1:
+        return tuple(image_shape)
+    spatial = zip(image_shape[2:], family.divisor, strict=True)
+    return (*image_shape[:2], *(by * math.ceil(length / by) for length, by in spatial))
 
 
 def allocation_of(
@@ -237,9 +348,11 @@ def compress_once(
         constraint: constraint or constraints of the plan, as in :func:`compress`.
         input_shape: shape of the input for which multiply-adds and activations are stated; ``None`` accepts any.
         widths: location of the widths, as in :func:`compress`.
-        given: further arguments of :func:`compress`: ``complexity``, ``degradation``, ``layerwise``, ``allocation``.
+        given: further arguments of :func:`compress`: ``complexity``, ``degradation``, ``layerwise``, ``allocation``,
+            ``scale``, ``ceiling``, ``image_shape``.
     """
-    family = NetworkFamily.of(network_def, widths)
+    scale, ceiling = given.get("scale", 1), given.get("ceiling")
+    family = family_of(network_def, widths, scale)
     if os.path.exists(path):
         plan = CompressionPlan.load(path, named_in(family.network_def))
         complexity, degradation = given.get("complexity"), given.get("degradation")
@@ -247,10 +360,18 @@ def compress_once(
             family, given.get("layerwise", True), given.get("allocation"), complexity, degradation
         )
         law = degradation or DegradationModel.named("calibrated", family.network_def)
-        made_for = plan.constraints, plan.allocation, plan.complexity, plan.degradation, plan.full_channels
+        made_for = (
+            plan.constraints,
+            plan.allocation,
+            plan.complexity,
+            plan.degradation,
+            plan.full_channels,
+            plan.ceiling,
+        )
         if (
-            made_for == (_as_tuple(constraint), allocation, complexity, law, family.channels)
-            and plan.network_def == json.loads(json.dumps(family.at(plan.channels)))  # lists for tuples
+            made_for == (_as_tuple(constraint), allocation, complexity, law, family.channels, ceiling)
+            and (scale == "any" or plan.scale == working_scale(scale, family, ceiling))
+            and plan.network_def == json.loads(json.dumps(family.at(plan.channels, plan.scale)))  # lists for tuples
             and (input_shape is None or tuple(input_shape) == plan.size.input_shape)
         ):
             return plan

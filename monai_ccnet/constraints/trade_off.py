@@ -10,7 +10,7 @@ from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.constraints.budgets import DiskBudget
 from monai_ccnet.constraints.outlook import Outlook
 from monai_ccnet.constraints.plan import CompressionPlan
-from monai_ccnet.constraints.solve import compress
+from monai_ccnet.constraints.solve import compress, family_of
 from monai_ccnet.degradation import DegradationModel, Prediction
 from monai_ccnet.networks.family import NetworkFamily
 from monai_ccnet.networks.size import disk_bytes
@@ -27,13 +27,13 @@ def trade_off(
         network_def: the full-size network's MONAI config, with references resolved, or its family.
         points: number of budgets, evenly spaced in decades from the narrowest network's file to the full-size one's.
         given: further arguments of :func:`compress`: ``complexity``, ``degradation``, ``layerwise``, ``allocation``,
-            ``input_shape``, ``widths``.
+            ``input_shape``, ``widths``, ``scale``, ``ceiling``, ``image_shape``.
 
     Returns:
         The plans that differ, the smallest first. :func:`monai_ccnet.figures.draw_trade_off` draws them.
     """
     widths = given.pop("widths", None)
-    family = network_def if isinstance(network_def, NetworkFamily) else NetworkFamily.of(network_def, widths)
+    family = family_of(network_def, widths, given.get("scale", 1))
     most, least = disk_bytes(family.network_def), disk_bytes(family.at(family.smallest))
     budgets = [round(least * (most / least) ** (index / (points - 1))) for index in range(points)]
     plans = [compress(family, DiskBudget(budget), **given) for budget in [*budgets[:-1], most]]

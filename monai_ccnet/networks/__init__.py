@@ -9,7 +9,7 @@ from monai_ccnet.networks.loading import WeightsError, load_weights, read_weight
 from monai_ccnet.networks.memory import follow_forward, follow_training
 from monai_ccnet.networks.plain_unet import PlainUNet
 from monai_ccnet.networks.precision import PRECISIONS, at_precision
-from monai_ccnet.networks.scaling import AtScale, as_scale, at_scale
+from monai_ccnet.networks.scaling import AtScale, as_scale, at_scale, inner_def, scale_of
 from monai_ccnet.networks.size import NetworkSize, file_bytes, linear_memory_multiplier, network_size
 from monai_ccnet.networks.squeeze_unet import SqueezeUNet
 from monai_ccnet.networks.storage import WEIGHTS_FORMATS, save_weights, weights_name
@@ -43,6 +43,7 @@ __all__ = [
     "file_bytes",
     "follow_forward",
     "follow_training",
+    "inner_def",
     "kernel_axes",
     "linear_memory_multiplier",
     "load_weights",
@@ -55,5 +56,6 @@ __all__ = [
     "reads_int8",
     "register_network",
     "save_weights",
+    "scale_of",
     "weights_name",
 ]

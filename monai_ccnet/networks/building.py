@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from monai_ccnet.files import shown
 from monai_ccnet.names import TRUSTED, fetches, nested, registered
 from monai_ccnet.networks.int8 import reads_int8
+from monai_ccnet.networks.scaling import is_at_scale
 
 __all__ = [
     "NetworkDef",
@@ -36,17 +37,21 @@ def network_def_of(network: Any) -> dict[str, Any]:
     """Return the config of a network given as a dict, or as the callable of ``"_mode_": "callable"`` in a bundle.
 
     A bundle builds a component as soon as it is referred to. With ``_mode_: callable`` in it, a reference gives the
-    class and its resolved arguments instead, and this function turns them back into the config.
+    class and its resolved arguments instead, and this function turns them back into the config. A network within
+    :class:`~monai_ccnet.networks.AtScale` needs a ``_mode_`` of its own.
     """
     if isinstance(network, functools.partial):
-        target = f"{network.func.__module__}.{network.func.__qualname__}"
-        return {"_target_": target, **network.keywords}
-    if isinstance(network, Mapping):
-        return {key: value for key, value in network.items() if key != "_mode_"}
-    raise TypeError(
-        f"a network is given by its config, a dict with '_target_'; got {type(network).__name__}. In a bundle, add "
-        "'_mode_': 'callable' to the config that is referred to, so that the reference does not build it."
-    )
+        config = {"_target_": f"{network.func.__module__}.{network.func.__qualname__}", **network.keywords}
+    elif isinstance(network, Mapping):
+        config = {key: value for key, value in network.items() if key != "_mode_"}
+    else:
+        raise TypeError(
+            f"a network is given by its config, a dict with '_target_'; got {type(network).__name__}. In a bundle, add "
+            "'_mode_': 'callable' to the config that is referred to, so that the reference does not build it."
+        )
+    if is_at_scale(config) and "network" in config:
+        config["network"] = network_def_of(config["network"])
+    return config
 
 
 def build_network(network_def: NetworkDef, device: str | torch.device | None = None) -> torch.nn.Module:

@@ -13,10 +13,12 @@ from monai_ccnet.files import shown
 from monai_ccnet.networks.building import (
     NetworkDef,
     arguments_of,
+    build_network,
     network_def_of,
     target_of,
     without_fetching,
 )
+from monai_ccnet.networks.scaling import AtScale, Scale, as_scale, inner_def, per_axis, scale_of, wrapped_def
 from monai_ccnet.networks.size import NetworkSize, network_size
 from monai_ccnet.networks.widths import Widths, check_shape, default_input_shape, divisor_of, widths_entry
 from monai_ccnet.values import Value
@@ -28,7 +30,7 @@ Channels = tuple[int, ...]
 
 @dataclass(frozen=True)
 class NetworkFamily(Value):
-    """A network at any width, created by :meth:`of`.
+    """A network at any width, created by :meth:`of` or, if it has one width alone, by :meth:`as_it_is`.
 
     Attributes:
         network_def: the full-size network's MONAI config.
@@ -41,6 +43,7 @@ class NetworkFamily(Value):
         divisor: divisor of each spatial axis of the input: its length must be a multiple of it.
         input_shape: shape of one image that the network takes, ``(B, C, H, W[, D])``.
         has_fixed_size: whether ``input_shape`` has the only size of image that the network takes.
+        scale: factor by which the network averages its input down, one number or one for each axis.
     """
 
     network_def: dict[str, Any]
@@ -53,6 +56,7 @@ class NetworkFamily(Value):
     divisor: tuple[int, ...]
     input_shape: tuple[int, ...]
     has_fixed_size: bool = False
+    scale: int | tuple[int, ...] = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "network_def", dict(self.network_def))
@@ -67,11 +71,13 @@ class NetworkFamily(Value):
                 "a family has one whole number from 1 for each of its widths, scales and multiples, got "
                 f"{shown([self.channels, self.scales, self.multiples, self.divisor, self.input_shape, self.least])}."
             )
+        object.__setattr__(self, "scale", as_scale(self.scale))
+        per_axis(self.scale, len(self.divisor))
         object.__setattr__(self, "_sizes", {})  # no field: it is neither compared nor written
 
     @classmethod
     def of(cls, network_def: Any, widths: Widths | Mapping[str, Any] | None = None) -> NetworkFamily:
-        """Return the family of a network.
+        """Return the family of a network; of :class:`~monai_ccnet.networks.AtScale` that of its inner network.
 
         Args:
             network_def: the full-size network's MONAI config, ``{"_target_": ..., ...}``, with references resolved.
@@ -85,15 +91,9 @@ class NetworkFamily(Value):
         >>> family.channels, family.scales, family.at((8, 8, 8))["channels"]
         ((64, 128, 256), (1, 2, 4), [8, 8, 8])
         """
-        given = network_def_of(network_def)
+        scale, given = _unscaled(network_def)
         entry = Widths(**widths) if isinstance(widths, Mapping) else widths or widths_entry(given)
-        network_def = without_fetching(given)
-        if switched_off := [name for name in given if given[name] != network_def[name]]:
-            warnings.warn(
-                f"{', '.join(switched_off)} of {target_of(given)} is switched off: a plan and its networks fetch no "
-                "weights. Load them into the network that was planned, if they fit it.",
-                stacklevel=2,
-            )
+        network_def = _offline(given)
         arguments, name = arguments_of(network_def), target_of(network_def)
         raw = entry.widths_of(arguments)
         values = tuple(raw) if isinstance(raw, Sequence) and not isinstance(raw, str) else (raw,)
@@ -123,6 +123,35 @@ class NetworkFamily(Value):
             divisor=divisor_of(network_def, entry),
             input_shape=default_input_shape(network_def, entry),
             has_fixed_size=entry.input_size is not None,
+            scale=scale,
+        )
+
+    @classmethod
+    def as_it_is(cls, network_def: Any) -> NetworkFamily:
+        """Return the family of a network that cannot be narrowed, with no widths: scales alone are open to it.
+
+        Args:
+            network_def: the network's MONAI config, with references resolved.
+
+        Raises:
+            ValueError: if the divisor of its input cannot be found by trying sizes.
+        """
+        scale, given = _unscaled(network_def)
+        network_def = _offline(given)
+        network = AtScale(build_network(network_def, device="meta"))
+        channels = arguments_of(network_def).get("in_channels", 1)
+        size = 64 if len(network.divisor) == 3 else 128
+        return cls(
+            network_def=network_def,
+            argument=(),
+            channels=(),
+            scales=(),
+            multiples=(),
+            least=1,
+            layerwise=False,
+            divisor=tuple(network.divisor),
+            input_shape=(1, channels, *(by * math.ceil(size / by) for by in network.divisor)),
+            scale=scale,
         )
 
     @property
@@ -135,13 +164,22 @@ class NetworkFamily(Value):
         """The smallest widths that the network can have."""
         return self.nearest([0.0] * len(self.channels))
 
-    def at(self, channels: Sequence[int]) -> dict[str, Any]:
-        """Return the config of the network with other widths, in the order of :attr:`channels`."""
+    def at(self, channels: Sequence[int], scale: int | Sequence[int] | None = None) -> dict[str, Any]:
+        """Return the config of the network with other widths, within AtScale where the scale is not 1.
+
+        Args:
+            channels: widths in channels, in the order of :attr:`channels`.
+            scale: factor by which the network averages its input down; :attr:`scale` if ``None``.
+
+        >>> family = NetworkFamily.of({"_target_": "PlainUNet", "channels": [64, 128]})
+        >>> family.at((8, 8), scale=4)["scale"], family.at((8, 8), scale=4)["network"]["channels"]
+        (4, [8, 8])
+        """
         changed = copy.deepcopy(self.network_def)
         names = (self.argument,) if isinstance(self.argument, str) else self.argument
         values = [list(channels)] if self.layerwise else list(channels)
         changed.update(zip(names, values, strict=True))
-        return changed
+        return wrapped_def(changed, self.scale if scale is None else scale, self.divisor)
 
     def nearest(self, multipliers: Sequence[float], *, up: bool = False) -> Channels:
         """Return each width times its multiplier, rounded to the nearest possible width, or ``up`` to the next one."""
@@ -154,34 +192,60 @@ class NetworkFamily(Value):
         """Return the share of its full width that each stage keeps."""
         return tuple(width / full for width, full in zip(channels, self.channels, strict=True))
 
-    def check_input_shape(self, input_shape: Sequence[int]) -> None:
+    def check_input_shape(self, input_shape: Sequence[int], scale: int | Sequence[int] | None = None) -> None:
         """Raise an error for an input that the network cannot take.
 
         Args:
             input_shape: shape of the input, ``(B, C, H, W[, D])``.
+            scale: factor by which the network averages it down; :attr:`scale` if ``None``.
 
         Raises:
             ValueError: as :func:`~monai_ccnet.networks.check_input_shape`.
         """
         channels = arguments_of(self.network_def).get("in_channels")
         only_size = self.input_shape[2:] if self.has_fixed_size else None
-        check_shape(target_of(self.network_def), channels, self.divisor, only_size, input_shape)
+        scale = self.scale if scale is None else as_scale(scale)
+        check_shape(target_of(self.network_def), channels, self.divisor, only_size, input_shape, scale)
 
-    def size(self, channels: Sequence[int], input_shape: Sequence[int] | None = None) -> NetworkSize:
+    def size(
+        self,
+        channels: Sequence[int],
+        input_shape: Sequence[int] | None = None,
+        scale: int | Sequence[int] | None = None,
+    ) -> NetworkSize:
         """Return the exact sizes of the network with other widths; each is counted once.
 
         Args:
             channels: widths in channels, in the order of :attr:`channels`.
             input_shape: shape of the input, ``(B, C, H, W[, D])``, needed for multiply-adds and activations.
+            scale: factor by which the network averages it down; :attr:`scale` if ``None``.
 
         Raises:
             ValueError: if the network cannot take an input of this shape.
         """
-        key = tuple(channels), None if input_shape is None else tuple(input_shape)
+        scale = self.scale if scale is None else as_scale(scale)
+        key = tuple(channels), None if input_shape is None else tuple(input_shape), scale
         sizes: dict[tuple, NetworkSize] = self._sizes  # type: ignore[attr-defined]
         if key not in sizes:
-            sizes[key] = network_size(self.at(channels), input_shape)
+            sizes[key] = network_size(self.at(channels, scale), input_shape)
         return sizes[key]
+
+
+def _unscaled(network_def: Any) -> tuple[Scale, dict[str, Any]]:
+    """Return the scale at which a network works, and the config of the network itself."""
+    given = network_def_of(network_def)
+    return scale_of(given), dict(inner_def(given))
+
+
+def _offline(network_def: Mapping[str, Any]) -> dict[str, Any]:
+    offline = without_fetching(network_def)
+    if switched_off := [name for name in network_def if network_def[name] != offline[name]]:
+        warnings.warn(
+            f"{', '.join(switched_off)} of {target_of(network_def)} is switched off: a plan and its networks fetch no "
+            "weights. Load them into the network that was planned, if they fit it.",
+            stacklevel=3,
+        )
+    return offline
 
 
 def narrow(network_def: NetworkDef, multipliers: float | Sequence[float]) -> dict[str, Any]:

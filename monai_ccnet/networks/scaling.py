@@ -13,11 +13,20 @@ from torch.utils._pytree import tree_leaves, tree_map
 from monai_ccnet.files import shown
 from monai_ccnet.networks.memory import on_meta
 
-__all__ = ["AtScale", "Scale", "as_scale", "at_scale", "per_axis", "scale_words", "unwrapped"]
+__all__ = [
+    "AtScale",
+    "Scale",
+    "as_scale",
+    "at_scale",
+    "inner_def",
+    "is_at_scale",
+    "per_axis",
+    "scale_of",
+    "scale_words",
+    "unwrapped",
+]
 
-Scale = (
-    int | tuple[int, ...]
-)  # a factor by which resolution is divided: one number, or one for each axis if they differ
+Scale = int | tuple[int, ...]  # the factor by which resolution is divided; one for each axis if they differ
 
 _DIVISORS = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -49,7 +58,7 @@ class AtScale(torch.nn.Module):
     ) -> None:
         super().__init__()
         if isinstance(network, AtScale):
-            raise ValueError(f"the network works at a scale already, {network.scale}: give its inner network.")
+            raise ValueError("the network works at a scale already: give its inner network.")
         self.network = network
         axes = _spatial_dims(network)
         self.scale = list(per_axis(as_scale(scale), axes))
@@ -58,9 +67,11 @@ class AtScale(torch.nn.Module):
         self._register_state_dict_hook(_without_prefix)
         self.register_load_state_dict_pre_hook(_with_prefix)
 
-    def forward(self, x: torch.Tensor):  # the inner network's type, which a script has to infer
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the inner network's answer for ``x``, ``(B, C, H, W[, D])``, at the size of ``x``."""
-        size = x.shape[2:]
+        size = list(x.shape[2:])
+        if len(size) != len(self.scale):
+            raise ValueError(f"the network takes inputs of {len(self.scale)} spatial axes, got {len(size)}.")
         ends: list[int] = []
         for length, scale, divisor in zip(size, self.scale, self.divisor):  # noqa: B905  # unknown to scripts
             multiple = scale * divisor
@@ -71,11 +82,11 @@ class AtScale(torch.nn.Module):
             x = functional.avg_pool2d(x, self.scale) if len(size) == 2 else functional.avg_pool3d(x, self.scale)
         answer = self.network(x)
         if torch.jit.is_scripting():
-            return self._restored(answer, x.shape[2:], size)
-        return self._each_restored(answer, x.shape[2:], size)
+            return self._restored(answer, list(x.shape[2:]), size)
+        return self._each_restored(answer, list(x.shape[2:]), size)
 
     def _restored(self, answer: torch.Tensor, small: list[int], size: list[int]) -> torch.Tensor:
-        """Return an answer, of a whole fraction of the inner network's input, grown by the scale and without padding."""
+        """Return an answer, as large as the inner network's input or a whole fraction of it, grown and cropped."""
         axes = len(size)
         if max(self.scale) > 1:
             grown = [length * scale for length, scale in zip(answer.shape[2:], self.scale)]  # noqa: B905
@@ -89,7 +100,7 @@ class AtScale(torch.nn.Module):
         return answer
 
     @torch.jit.unused
-    def _each_restored(self, answer: Any, small: Sequence[int], size: Sequence[int]) -> Any:
+    def _each_restored(self, answer: Any, small: list[int], size: list[int]) -> Any:
         """Return an answer of any structure with each image in it restored."""
         axes = len(small)
 
@@ -149,7 +160,7 @@ def at_scale(network: torch.nn.Module, scale: int | Sequence[int]) -> torch.nn.M
 
 
 def unwrapped(network: torch.nn.Module) -> torch.nn.Module:
-    """Return the network within :class:`AtScale`, ``torch.compile``, DataParallel and DistributedDataParallel, if any."""
+    """Return the network within :class:`AtScale`, ``torch.compile`` and torch's two kinds of data parallelism."""
     while True:
         if isinstance(network, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
             network = network.module
@@ -222,8 +233,8 @@ def _probed_divisor(network: torch.nn.Module, axes: int) -> tuple[int, ...]:
         common = next((by for by in _DIVISORS if works([by] * axes)), None)
         if common is None:
             raise ValueError(
-                f"{type(network).__name__} takes no input whose axes are multiples of {_DIVISORS[-1]}: give AtScale the "
-                "divisor of its input."
+                f"{type(network).__name__} takes no input whose axes are multiples of {_DIVISORS[-1]}: give AtScale "
+                "the divisor of its input."
             )
         found = [common] * axes
         for axis in range(axes):
@@ -250,9 +261,26 @@ def inner_def(network_def: Mapping[str, Any]) -> Mapping[str, Any]:
     return network_def["network"] if is_at_scale(network_def) else network_def
 
 
+def scale_of(network_def: Mapping[str, Any]) -> Scale:
+    """Return the scale at which the network of a config works, 1 unless it is :class:`AtScale`'s."""
+    return as_scale(network_def.get("scale", 1)) if is_at_scale(network_def) else 1
+
+
 def is_at_scale(network_def: Mapping[str, Any]) -> bool:
     """Tell whether a config is that of :class:`AtScale`."""
-    return network_def.get("_target_") in _NAMES and isinstance(network_def.get("network"), Mapping)
+    return network_def.get("_target_") in _NAMES
 
 
-_NAMES = {f"monai_ccnet.networks.{AtScale.__name__}", f"{AtScale.__module__}.{AtScale.__name__}", AtScale.__name__}
+def wrapped_def(
+    network_def: Mapping[str, Any], scale: int | Sequence[int], divisor: int | Sequence[int]
+) -> dict[str, Any]:
+    """Return the config of a network that works at 1/``scale``, in JSON types; the config itself at 1."""
+    scale, divisor = as_scale(scale), as_scale(divisor, "divisor")
+    if scale == 1:
+        return dict(network_def)
+    given = {"scale": scale, "divisor": divisor}
+    plain = {key: value if isinstance(value, int) else list(value) for key, value in given.items()}
+    return {"_target_": "monai_ccnet.networks.AtScale", **plain, "network": dict(network_def)}
+
+
+_NAMES = ("monai_ccnet.networks.AtScale", f"{AtScale.__module__}.AtScale", "AtScale")

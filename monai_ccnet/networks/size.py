@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch.nn.modules.conv import _ConvNd
 
-from monai_ccnet.networks.building import build_network
+from monai_ccnet.networks.building import build_network, target_of
 from monai_ccnet.networks.memory import follow_forward, follow_training, on_meta
+from monai_ccnet.networks.scaling import inner_def, unwrapped
 from monai_ccnet.networks.storage import stored_state, written_bytes
 from monai_ccnet.networks.widths import WIDTHS, check_input_shape
 from monai_ccnet.values import Value, check_numbers, check_shape_of
@@ -180,9 +181,11 @@ _follow_forward = functools.lru_cache(maxsize=32)(follow_forward)  # the last re
 
 def _forward(network: torch.nn.Module, network_def: Countable, input_shape: Sequence[int]) -> tuple[int, int]:
     """Return multiply-adds and peak bytes; the error for a wrong shape says which shapes the network takes."""
-    name = type(network).__name__ if isinstance(network_def, torch.nn.Module) else network_def["_target_"]
-    if not isinstance(network_def, torch.nn.Module) and name.rsplit(".", 1)[-1] in WIDTHS:
-        check_input_shape(network_def, input_shape)
+    name = type(unwrapped(network)).__name__
+    if not isinstance(network_def, torch.nn.Module):
+        name = target_of(inner_def(network_def))
+        if name.rsplit(".", 1)[-1] in WIDTHS:
+            check_input_shape(network_def, input_shape)
     try:
         return _follow_forward(network, tuple(input_shape))
     except (RuntimeError, ValueError) as error:

@@ -12,6 +12,7 @@ from monai.networks.layers.utils import split_args
 from monai.networks.nets.segresnet_ds import scales_for_resolution
 
 from monai_ccnet.networks.building import NetworkDef, arguments_of, target_of
+from monai_ccnet.networks.scaling import Scale, inner_def, per_axis, scale_of
 
 __all__ = ["WIDTHS", "Widths", "check_input_shape", "check_shape", "default_input_shape", "divisor_of", "widths_entry"]
 
@@ -175,7 +176,7 @@ def widths_entry(network_def: NetworkDef) -> Widths:
     Raises:
         ValueError: if there is none; the message says how to add one.
     """
-    target = target_of(network_def)
+    target = target_of(inner_def(network_def))
     name = target.rsplit(".", 1)[-1]
     if name not in WIDTHS:
         raise ValueError(
@@ -190,12 +191,13 @@ def divisor_of(network_def: NetworkDef, entry: Widths | None = None) -> tuple[in
     """Return the divisor of each spatial axis of a network's input; 1 if any size is allowed.
 
     Args:
-        network_def: the network's MONAI config.
+        network_def: the network's MONAI config; of :class:`~monai_ccnet.networks.AtScale` the inner network counts.
         entry: entry for the network, needed if it is not in :data:`WIDTHS`.
 
     >>> divisor_of({"_target_": "monai.networks.nets.SwinUNETR", "in_channels": 1, "out_channels": 2})
     (32, 32, 32)
     """
+    network_def = inner_def(network_def)
     arguments = arguments_of(network_def)
     axes = arguments.get("spatial_dims", 2)
     limits = (entry or widths_entry(network_def)).divisors_of(arguments)
@@ -214,10 +216,11 @@ def check_input_shape(network_def: NetworkDef, input_shape: Sequence[int], entry
         ValueError: if the number of axes or channels differs from the network's, or a spatial axis is not divisible by
             :func:`divisor_of`.
     """
-    entry = entry or widths_entry(network_def)
+    entry, scale = entry or widths_entry(network_def), scale_of(network_def)
+    network_def = inner_def(network_def)
     arguments, divisor = arguments_of(network_def), divisor_of(network_def, entry)
     only = None if entry.input_size is None else _per_axis(arguments[entry.input_size], len(divisor))
-    check_shape(target_of(network_def), arguments.get("in_channels"), divisor, only, input_shape)
+    check_shape(target_of(network_def), arguments.get("in_channels"), divisor, only, input_shape, scale)
 
 
 def check_shape(
@@ -226,6 +229,7 @@ def check_shape(
     divisor: Sequence[int],
     only_size: Sequence[int] | None,
     input_shape: Sequence[int],
+    scale: Scale = 1,
 ) -> None:
     """Raise an error for an input that a network cannot take, given what is known of the network.
 
@@ -235,11 +239,16 @@ def check_shape(
         divisor: divisor of each spatial axis.
         only_size: the one size of input that the network takes; ``None`` if any size is allowed that is divisible.
         input_shape: shape of the input, ``(B, C, H, W[, D])``.
+        scale: scale at which the network works; at any but 1 it pads its input to what it needs.
 
     Raises:
         ValueError: as :func:`check_input_shape`.
     """
     shape, size = tuple(input_shape), tuple(input_shape[2:])
+    if scale != 1:
+        if only_size is not None:
+            only_size = [length * by for length, by in zip(only_size, per_axis(scale, len(divisor)), strict=True)]
+        divisor = (1,) * len(divisor)
     if len(size) != len(divisor) or channels not in (None, shape[1]):
         axes = ", ".join("HWD"[: len(divisor)])
         raise ValueError(f"{name} takes an input of shape (B, {channels or 'C'}, {axes}), got {shape}.")
@@ -261,7 +270,7 @@ def default_input_shape(network_def: NetworkDef, entry: Widths | None = None) ->
     >>> default_input_shape({"_target_": "monai.networks.nets.UNETR", "in_channels": 1, "img_size": 96})
     (1, 1, 96, 96, 96)
     """
-    entry = entry or widths_entry(network_def)
+    entry, network_def = entry or widths_entry(network_def), inner_def(network_def)
     arguments, divisor = arguments_of(network_def), divisor_of(network_def, entry)
     channels = arguments.get("in_channels", 1)
     if entry.input_size is not None:

@@ -11,6 +11,14 @@ from monai_ccnet.training.run import (
     run_alone,
     run_training,
 )
+from monai_ccnet.training.scale import (
+    check_scale_known,
+    def_at_scale,
+    default_patch,
+    patch_for_sizes,
+    stated_patch,
+    working_scale,
+)
 from monai_ccnet.training.segmentation import WriteSegmentations, check_finite, readable_images, same_pipeline
 from monai_ccnet.training.stages import (
     begin_stages,
@@ -40,6 +48,9 @@ __all__ = [
     "check_data",
     "check_finite",
     "check_patch",
+    "check_scale_known",
+    "def_at_scale",
+    "default_patch",
     "end_with_score",
     "evaluate_network",
     "evaluation_dir",
@@ -52,6 +63,7 @@ __all__ = [
     "load_records",
     "load_trained",
     "open_trial",
+    "patch_for_sizes",
     "plan_trials",
     "read_run",
     "readable_images",
@@ -63,6 +75,8 @@ __all__ = [
     "segment_examples",
     "segment_sweep",
     "settings_left",
+    "stated_patch",
     "train_network",
     "use_settings_left",
+    "working_scale",
 ]

@@ -11,15 +11,17 @@ from typing import Any
 
 from monai.bundle.config_parser import ConfigParser
 
-from monai_ccnet.configs import running_workflow, take_over
+from monai_ccnet.configs import resolved, running_workflow, take_over
 from monai_ccnet.data.folder import safe_name
 from monai_ccnet.data.images import as_paths
 from monai_ccnet.data.reading import DataReading
 from monai_ccnet.files import check_writable, shown
 from monai_ccnet.names import check_network_def
 from monai_ccnet.networks.building import build_network
+from monai_ccnet.networks.scaling import as_scale
 from monai_ccnet.networks.storage import WEIGHTS_FORMATS
 from monai_ccnet.settings import check_value
+from monai_ccnet.training.scale import check_scale_known, def_at_scale
 from monai_ccnet.training.stages import RUN_FILE, read_run
 
 __all__ = [
@@ -29,7 +31,6 @@ __all__ = [
     "check_data",
     "evaluation_dir",
     "recipe_of",
-    "resolved",
     "settings_left",
     "use_settings_left",
 ]
@@ -53,6 +54,10 @@ NO_RECIPE = {
     "reading",
     "weights_file",
     "network_def",
+    "scale",
+    "smallest_structure",
+    "ceiling",
+    "working_scale",
     "initialize",
     "run",
     "finalize",
@@ -64,6 +69,7 @@ _RECIPE_OF_PARTS = {
 
 # Settings of a training run that whoever evaluates or uses its network needs, by their ids in train.yaml.
 _LEFT = ("patch_size", "overlap", "spacing", "label_values", "weights_format")
+_CHECKED = (*_LEFT, "scale")
 
 
 def recipe_of(config: Mapping[str, Any], ids: Sequence[str]) -> dict[str, Any]:
@@ -86,25 +92,20 @@ def asked_of(parser: ConfigParser, network_def: Mapping[str, Any]) -> dict[str, 
     data = parser.get_parsed_content("data")
     recipe = recipe_of(resolved(parser), list(ids))
     settings = {key: parser.get_parsed_content(key) for key in _LEFT}
+    scale = parser.get_parsed_content("working_scale")
     asked = {
-        "network_def": dict(network_def),
+        "network_def": def_at_scale(network_def, scale),
         "data": _data_of(parser.get_parsed_content("reading")),
         "recipe": {key: value for key, value in recipe.items() if key != "data"},
         "settings": {
             **settings,
+            "scale": scale,
             "labels": list(data.labels),
             "spatial_dims": parser.get_parsed_content("spatial_dims"),
             "image_files": len(as_paths(data.training[0]["image"])),
         },
     }
     return json.loads(json.dumps(asked, default=str))
-
-
-def resolved(parser: ConfigParser) -> dict[str, Any]:
-    """Return a config as it stands once its relative ids are resolved, whether or not it was parsed before."""
-    again = ConfigParser({key: value for key, value in parser.get().items() if key != ConfigParser.meta_key})
-    again.resolve_macro_and_relative_ids()
-    return again.get()
 
 
 def _config_root(parser: ConfigParser) -> str:
@@ -172,9 +173,9 @@ def settings_left(output_dir: str | os.PathLike, trusted: Collection[str] = ()) 
         trusted: dotted names of networks that it may name besides MONAI's, torch's and this package's.
 
     Returns:
-        ``network_def``, ``patch_size``, ``overlap``, ``spacing``, ``label_values``, ``weights_format``, ``labels``
-        (names of the classes), ``spatial_dims``, ``image_files`` (files of an image) and ``validate`` (configs of its
-        evaluation, to be compared and not run); empty if there is no run.
+        ``network_def``, ``scale``, ``patch_size``, ``overlap``, ``spacing``, ``label_values``, ``weights_format``,
+        ``labels`` (names of the classes), ``spatial_dims``, ``image_files`` (files of an image) and ``validate``
+        (configs of its evaluation, to be compared and not run); empty if there is no run.
 
     Raises:
         ValueError: if the file is damaged, or a setting is of another kind or an expression, or its network is of other
@@ -184,13 +185,14 @@ def settings_left(output_dir: str | os.PathLike, trusted: Collection[str] = ()) 
         return {}
     settings, network_def = dict(found["settings"]), found["network_def"]
     try:
-        for key in _LEFT:
+        for key in _CHECKED:
             if key != "weights_format":
                 _check_plain(settings.get(key))
             if key in settings:
                 check_value(key, settings[key])
         if settings.setdefault("weights_format", "torch") not in WEIGHTS_FORMATS:
             raise ValueError(f"weights_format must be one of {sorted(WEIGHTS_FORMATS)}.")
+        as_scale(settings.setdefault("scale", 1))
         if settings.get("spatial_dims") not in (None, 2, 3):
             raise ValueError(f"spatial_dims must be 2 or 3, got {shown(settings['spatial_dims'])}.")
         if "_target_" in network_def:
@@ -214,13 +216,19 @@ def use_settings_left() -> None:
     """Let the running config, which evaluates, use the settings of the training run in its folder.
 
     What was given to the run itself stays. Without a run in the folder nothing changes.
+
+    Raises:
+        ValueError: if neither the run, a plan nor the command says at which scale the network works.
     """
     parser = running_workflow().parser
     left = settings_left(parser.get_parsed_content("output_dir"), parser.get_parsed_content("trusted"))
-    taken = {key: left[key] for key in _LEFT if key in left}
-    if parser.get("plan") is None and left.get("network_def"):
+    taken = {key: left[key] for key in _CHECKED if key in left}
+    if parser.get("plan") is not None:
+        taken["scale"] = parser.get_parsed_content("plan").scale
+    elif left.get("network_def"):
         taken["network_def"] = build_network(left["network_def"])  # which evaluates nothing in it
     take_over(taken, "train.yaml", "evaluate.yaml")
+    check_scale_known(parser.get_parsed_content("scale"))
 
 
 def evaluation_dir(output_dir: str | os.PathLike, reading: DataReading) -> str:

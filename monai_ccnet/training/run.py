@@ -19,10 +19,10 @@ from monai_ccnet.files import check_writable
 from monai_ccnet.handlers import forget_training
 from monai_ccnet.locks import held
 from monai_ccnet.names import named_in
-from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.storage import WEIGHTS_FORMATS, weights_name
 from monai_ccnet.records import TrialRecord, constant_score, evaluated_record, failure_words
-from monai_ccnet.training.asked import asked_of, check_asked, resolved
+from monai_ccnet.training.asked import asked_of, check_asked
+from monai_ccnet.training.scale import network_def_in
 from monai_ccnet.training.stages import RUN_FILE, begin_stages, finish_stage, finished_record, finished_stage
 
 __all__ = [
@@ -50,6 +50,7 @@ _STATE = (
     "data.json",
     "complexity.json",
     "complexity_iu.json",
+    "ceiling.json",
 )
 
 
@@ -84,6 +85,7 @@ def finish_run(
     """
     folder = Path(parser.get_parsed_content("output_dir"))
     asked = asked_of(parser, network_def)
+    network_def = asked["network_def"]
     check_writable(folder)
     check_asked(folder, asked, parser.get_parsed_content("reading"))
     with held(folder, wait):
@@ -128,7 +130,8 @@ def run_training() -> None:
     with _alone(parser) if first else contextlib.nullcontext():
         if first:
             forget_run(folder, parser.get_parsed_content("force"))
-            _begin(folder, asked_of(parser, _network_def(parser)), parser)
+            check_patch(parser.get_parsed_content("patch_size"), parser.get_parsed_content("spatial_dims"))
+            _begin(folder, asked_of(parser, network_def_in(parser)), parser)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.barrier()  # none looks for a checkpoint before the first has looked after the folder
         done = finished_stage(folder, "training")
@@ -197,17 +200,6 @@ def _validation(parser: ConfigParser) -> dict[str, float] | None:
         return None
     f1 = float(state.metrics["f1"])
     return {"f1": f1 if math.isfinite(f1) else 0.0, "constant_score": constant_score(details)}
-
-
-def _network_def(parser: ConfigParser) -> dict[str, Any]:
-    """Return the config of the network of a parser, of which ``plan`` is one, with its references resolved."""
-    if parser.get("plan") is not None:
-        return dict(parser.get_parsed_content("plan").network_def)
-    again = resolved(parser)
-    if not isinstance(again.get("network_def"), Mapping):
-        return {"network_def": str(again.get("network_def"))}
-    described = ConfigParser({**again, "network_def": {**again["network_def"], "_mode_": "callable"}})
-    return network_def_of(described.get_parsed_content("network_def"))
 
 
 def end_with_score(record: TrialRecord) -> None:

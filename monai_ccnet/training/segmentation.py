@@ -20,6 +20,7 @@ from PIL import Image
 from monai_ccnet.configs import config_file, running_workflow
 from monai_ccnet.data.images import as_paths, check_spacing, is_file, load_image
 from monai_ccnet.files import HALF_WRITTEN, csv_rows
+from monai_ccnet.networks.scaling import inner_def
 
 if TYPE_CHECKING:
     from ignite.engine import Engine, Events
@@ -110,8 +111,8 @@ def readable_images(
 
 
 def _check_input(image: Any, network_def: Mapping[str, Any], spacing: Sequence[float] | None) -> None:
-    found = {"channels": len(image), "axes": image.ndim - 1}
-    taken = {"channels": network_def.get("in_channels"), "axes": network_def.get("spatial_dims")}
+    found, inner = {"channels": len(image), "axes": image.ndim - 1}, inner_def(network_def)
+    taken = {"channels": inner.get("in_channels"), "axes": inner.get("spatial_dims")}
     for what, number in found.items():
         if taken[what] not in (None, number):
             raise ValueError(f"it has {number} {what}, and the network takes {taken[what]}")

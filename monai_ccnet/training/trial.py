@@ -20,6 +20,7 @@ from monai_ccnet.names import named_in
 from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.loading import load_weights
 from monai_ccnet.networks.precision import at_precision
+from monai_ccnet.networks.scaling import AtScale, as_scale, scale_of
 from monai_ccnet.networks.size import network_size
 from monai_ccnet.networks.storage import save_weights, weights_name
 from monai_ccnet.records import TrialRecord
@@ -55,8 +56,14 @@ def open_trial(
         output_dir: a folder for this trial alone.
         network_def: the network's MONAI config, or a network that is there already; either way it goes to the
             ``device`` and calculates at the ``precision`` of the recipe.
-        recipe: overrides of ``train.yaml`` by their ids, such as ``dataset_dir`` or ``seed``.
+        recipe: overrides of ``train.yaml`` by their ids, such as ``dataset_dir`` or ``seed``. The ``scale`` is that of
+            the network, 1 unless it says another one, if none is given.
     """
+    if isinstance(network_def, torch.nn.Module):
+        own = as_scale(network_def.scale) if isinstance(network_def, AtScale) else 1
+    else:
+        own = scale_of(network_def)
+    recipe = {"scale": own if isinstance(own, int) else list(own), **recipe}
     check_recipe(recipe)
     places = {"output_dir": str(output_dir), "bundle_root": str(bundle_root)}
     files = [str(Path(bundle_root) / "configs" / name) for name in ("train.yaml", "evaluate.yaml")]

@@ -20,6 +20,7 @@ from monai_ccnet.networks import (
     LatencyComparison,
     PlainUNet,
     compare_latency,
+    inner_def,
     measure_latency,
 )
 from monai_ccnet.networks.size import forward_macs
@@ -110,7 +111,7 @@ def machine(monkeypatch):
     rng, measured = np.random.default_rng(0), []
 
     def seconds(network_def, noise):
-        measured.append(network_def["channels"])
+        measured.append(inner_def(network_def)["channels"])
         return forward_macs(network_def, SHAPE) * 1e-9 * rng.uniform(1 - noise, 1 + noise)
 
     def install(noise):

@@ -1,0 +1,137 @@
+"""The working scale of a network: as coarse as the labels allow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from monai_ccnet.complexity.ceiling import LabelCeiling
+from monai_ccnet.files import shown
+from monai_ccnet.networks.family import NetworkFamily
+from monai_ccnet.networks.scaling import Scale, as_scale, per_axis, scale_words
+
+__all__ = ["LEAST_DICE", "choose_scale", "coarser_scales", "scales_needed", "working_scale"]
+
+LEAST_DICE = 0.985  # that the labels of each class have to keep
+_MOST_VANISHED = 0.02  # of the structures, where the labels say how small they are; none, where the user says it
+_DIVISORS_KEPT = 2
+
+
+def choose_scale(ceiling: LabelCeiling, divisor: int | Sequence[int] = 1) -> tuple[Scale, str]:
+    """Return the coarsest scale at which next to nothing of the labels is lost, and why.
+
+    At that scale and all finer ones the labels of each class keep 0.985 of their Dice; of their structures no more than
+    2 % vanish, and none if the smallest that counts was asked for; and each axis of the median image keeps twice the
+    divisor of the network's input, if it has as much at full resolution.
+
+    Args:
+        ceiling: what the training labels keep.
+        divisor: divisor of each axis of the network's input, or one for each.
+
+    >>> import numpy as np
+    >>> from monai_ccnet.complexity import measure_ceiling
+    >>> label = [[[0] * 64] * 16 + [[1] * 64] * 48]
+    >>> ceiling = measure_ceiling([np.array(label)])
+    >>> print(*choose_scale(ceiling, divisor=8), sep=": ")
+    4: works at 1/4: labels keep 1.000 of their Dice, none of 1 structures of 6.4 pixels and more vanishes (at 1/8 an...
+    """
+    axes = len(ceiling.size)
+    chosen: Scale = 1
+    refused = None
+    for scale in ceiling.scales:
+        refused = _refused(ceiling, scale, per_axis(as_scale(divisor), axes))
+        if refused is not None:
+            break
+        chosen = scale
+    against = "" if refused is None else f" (at 1/{scale_words(scale)} {refused})"
+    if chosen == 1:
+        return 1, f"works at full resolution{against}"
+    times = math.prod(per_axis(chosen, axes))
+    return (
+        chosen,
+        f"works at 1/{scale_words(chosen)}: {_kept(ceiling, chosen)}{against}; {times} times fewer multiply-adds",
+    )
+
+
+def _refused(ceiling: LabelCeiling, scale: Scale, divisor: Sequence[int]) -> str | None:
+    """Return what speaks against a scale, ``None`` if nothing does."""
+    place, worst = ceiling.index(scale), ceiling.worst(scale)
+    if worst < LEAST_DICE:
+        who = "labels" if scale == ceiling.scales[0] else "they"
+        return f"{who} would keep {math.floor(worst * 1000) / 1000:.3f}"
+    vanished = ceiling.vanished[place]
+    if vanished > (0 if ceiling.is_asked else _MOST_VANISHED * ceiling.structures):
+        size = f"{ceiling.smallest_structure:.3g} {ceiling.unit}"
+        return f"{vanished} of {ceiling.structures} structures of {size} and more would vanish"
+    for length, by, unit in zip(ceiling.size, per_axis(scale, len(divisor)), divisor, strict=True):
+        least = _DIVISORS_KEPT * unit
+        if length >= least > length // by:
+            return f"an axis of {length} pixels would have {length // by}, and the network needs {least}"
+    return None
+
+
+def _kept(ceiling: LabelCeiling, scale: Scale) -> str:
+    vanished = ceiling.vanished[ceiling.index(scale)]
+    size = f"{ceiling.smallest_structure:.3g} {ceiling.unit}"
+    which = f"{ceiling.structures} structures of {size} and more"
+    words = f"none of {which} vanishes" if not vanished else f"{vanished} of {which} vanish"
+    return f"labels keep {ceiling.worst(scale):.3f} of their Dice, {words}"
+
+
+def working_scale(
+    scale: int | Sequence[int] | str, family: NetworkFamily, ceiling: LabelCeiling | None = None
+) -> Scale:
+    """Return the scale at which a network is to work.
+
+    Args:
+        scale: whole number from 1, or one for each axis; ``"auto"`` for :func:`choose_scale`, and ``"any"`` for the
+            same to begin with.
+        family: the network. One whose config says a scale keeps it.
+        ceiling: what the training labels keep, needed for ``"auto"``.
+
+    Raises:
+        ValueError: if the scale is none of these, another one than the network's config says, or cannot be chosen.
+    """
+    if isinstance(scale, str) and scale not in ("auto", "any"):
+        raise ValueError(
+            f"scale must be a whole number from 1, one for each axis, 'auto' or 'any', got {shown(scale)}."
+        )
+    if isinstance(scale, str):
+        if family.scale != 1 or family.has_fixed_size:
+            return family.scale
+        if ceiling is None:
+            if scale == "any":
+                return 1
+            raise ValueError("scale='auto' needs ceiling= (measure_ceiling): give it, or the scale itself.")
+        return choose_scale(ceiling, family.divisor)[0]
+    given = as_scale(scale)
+    per_axis(given, family.spatial_dims)
+    if given != 1 and family.scale not in (1, given):
+        raise ValueError(
+            f"the network's config says that it works at 1/{scale_words(family.scale)}, and scale is "
+            f"{scale_words(given)}: give one of them."
+        )
+    return family.scale if given == 1 else given
+
+
+def scales_needed(
+    family: NetworkFamily, scale: int | Sequence[int] | str, ceiling: LabelCeiling | None = None
+) -> list[int]:
+    """Return the scales at which complexity is needed for a plan: each stage's, at each scale that it may work at.
+
+    Args:
+        family: the network.
+        scale: scale that is asked for, as in :func:`working_scale`.
+        ceiling: what the training labels keep.
+    """
+    chosen = working_scale(scale, family, ceiling)
+    possible = [chosen, *coarser_scales(chosen, ceiling)] if scale == "any" else [chosen]
+    factors = {max(per_axis(each, family.spatial_dims)) for each in possible}
+    return sorted({factor * stage for factor in factors for stage in (1, *family.scales)})
+
+
+def coarser_scales(scale: Scale, ceiling: LabelCeiling | None = None) -> list[Scale]:
+    """Return the scales, of those whose ceiling is known or of 2, 4 and 8, that are coarser than a given one."""
+    known: Sequence[Scale] = (2, 4, 8) if ceiling is None else ceiling.scales
+    axes = next((len(each) for each in (scale, *known) if not isinstance(each, int)), 1)
+    return [each for each in known if math.prod(per_axis(each, axes)) > math.prod(per_axis(scale, axes))]

@@ -1,0 +1,143 @@
+"""The working scale of a training run, and the patch that follows from it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from monai.bundle.config_parser import ConfigParser
+from nibabel.orientations import io_orientation
+
+from monai_ccnet.configs import as_described, resolved, running_workflow
+from monai_ccnet.constraints import choose_scale, family_of
+from monai_ccnet.constraints import working_scale as scale_of_plan
+from monai_ccnet.data.facts import FileFacts
+from monai_ccnet.data.reading import DataReading
+from monai_ccnet.networks.building import build_network, network_def_of
+from monai_ccnet.networks.scaling import AtScale, Scale, as_scale, is_at_scale, per_axis, scale_words, wrapped_def
+
+__all__ = ["def_at_scale", "default_patch", "network_def_in", "patch_for_sizes", "stated_patch", "working_scale"]
+
+_PATCHES = {2: (96, 96), 3: (64, 64, 32)}  # pixels of the working scale
+
+
+def working_scale(scale: int | Sequence[int] | str) -> Scale:
+    """Return the scale at which the network of the running config works; ``"auto"`` is chosen by its ``ceiling``.
+
+    Args:
+        scale: whole number from 1, one for each axis, or ``"auto"``.
+
+    Raises:
+        ValueError: if it is none of these.
+    """
+    if not isinstance(scale, str):
+        return as_scale(scale)
+    parser = running_workflow().parser
+    family = family_of(network_def_in(parser), parser.get("widths"), 2)
+    ceiling = parser.get_parsed_content("ceiling")
+    chosen = scale_of_plan(scale, family, ceiling)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"The network {choose_scale(ceiling, family.divisor)[1]}.")
+    return chosen
+
+
+def network_def_in(parser: ConfigParser) -> dict[str, Any]:
+    """Return the config of the network of a parser, of which ``plan`` is one, with its references resolved."""
+    if parser.get("plan") is not None:
+        return dict(parser.get_parsed_content("plan").network_def)
+    again = resolved(parser)
+    if not isinstance(again.get("network_def"), Mapping):
+        return {"network_def": str(again.get("network_def"))}
+    described = ConfigParser({**again, "network_def": as_described(again["network_def"])})
+    return network_def_of(described.get_parsed_content("network_def"))
+
+
+def def_at_scale(network_def: Mapping[str, Any], scale: int | Sequence[int]) -> dict[str, Any]:
+    """Return the config of a network as it works at a scale; one that says a scale stays as it is.
+
+    The divisor of its input is found as :class:`~monai_ccnet.networks.AtScale` finds it.
+    """
+    if is_at_scale(network_def) or as_scale(scale) == 1 or "_target_" not in network_def:
+        return dict(network_def)
+    return wrapped_def(network_def, scale, AtScale(build_network(network_def, device="meta"), scale).divisor)
+
+
+def default_patch(
+    scale: int | Sequence[int],
+    spatial_dims: int,
+    reading: DataReading | None = None,
+    spacing: Sequence[float] | None = None,
+) -> list[int]:
+    """Return the patch of a training: 96 pixels of the working scale, in 3-D 64 x 64 x 32, and no more than the images.
+
+    Args:
+        scale: factor by which the network averages its input down.
+        spatial_dims: number of spatial axes.
+        reading: what was read of the data set, whose training images count; ``None`` where nothing was.
+        spacing: size of a voxel to which volumes are resampled, in millimetres.
+
+    Returns:
+        Lengths in pixels of the input, right-anterior-superior.
+    """
+    least = _PATCHES[spatial_dims]
+    patch = [length * by for length, by in zip(least, per_axis(as_scale(scale), spatial_dims), strict=True)]
+    if reading is None or as_scale(scale) == 1:
+        return patch
+    largest = np.max([_lengths(image, spacing) for image in reading.images()], axis=0)
+    return [min(length, max(low, int(most))) for length, low, most in zip(patch, least, largest, strict=True)]
+
+
+def _lengths(image: FileFacts, spacing: Sequence[float] | None) -> list[int]:
+    """Return the lengths of an image's axes as the pipeline sees them."""
+    lengths = list(image.shape[1:])
+    if image.frame != "volume":
+        return lengths
+    order = np.argsort(io_orientation(np.array(image.affine))[: len(lengths), 0])
+    turned, sizes = [lengths[axis] for axis in order], [image.spacing[axis] for axis in order]
+    if spacing is None:
+        return turned
+    return [math.ceil(length * size / to) for length, size, to in zip(turned, sizes, spacing, strict=True)]
+
+
+def stated_patch(
+    patch_size: Sequence[int],
+    scale: Scale,
+    spatial_dims: int,
+    reading: DataReading,
+    spacing: Sequence[float] | None,
+) -> list[int]:
+    """Return the patch for which sizes are stated, the same at every scale: that of full resolution, or the one asked.
+
+    Args:
+        patch_size: patch of the training.
+        scale: factor by which the network averages its input down.
+        spatial_dims: number of spatial axes.
+        reading: what was read of the data set.
+        spacing: size of a voxel to which volumes are resampled, in millimetres.
+    """
+    default = default_patch(scale, spatial_dims, reading, spacing)
+    return default_patch(1, spatial_dims, reading, spacing) if list(patch_size) == default else list(patch_size)
+
+
+def patch_for_sizes(spatial_dims: int) -> list[int]:
+    """Return :func:`stated_patch` of the running config, before its scale is known."""
+    parser = running_workflow().parser
+    given = parser.get("patch_size")
+    return list(_PATCHES[spatial_dims]) if isinstance(given, str) and given.startswith("$") else list(given)
+
+
+def check_scale_known(scale: Any) -> None:
+    """Refuse to choose a scale where a network is used: its weights do not tell at which one it was trained.
+
+    Raises:
+        ValueError: if the scale is not a number.
+    """
+    if isinstance(scale, str) or scale is None:
+        raise ValueError(
+            "no plan.json or run.json says at which scale the network was trained, and weights do not tell: give "
+            "--scale, 1 for full resolution."
+        )
+    scale_words(scale)
