@@ -11,11 +11,18 @@ from monai_ccnet import figures
 from monai_ccnet.bundle.runs import NO_PICTURES, measure_by_law
 from monai_ccnet.calibration import calibrate, degradation_points, profiles_for
 from monai_ccnet.comparison import Rival, compare, compare_table, rival_latencies
-from monai_ccnet.complexity import ComplexityProfile, measure_dataset, measure_settings, rank_measures
+from monai_ccnet.complexity import (
+    ComplexityProfile,
+    measure_dataset,
+    measure_settings,
+    rank_measures,
+    scales_with,
+)
 from monai_ccnet.configs import check_recipe
 from monai_ccnet.constraints import (
     AccuracyFloor,
     Budget,
+    scales_needed,
 )
 from monai_ccnet.data import (
     DataReading,
@@ -27,6 +34,7 @@ from monai_ccnet.data import (
 )
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.files import write_table
+from monai_ccnet.networks import NetworkFamily
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.training import Trial, segment_sweep
 
@@ -193,7 +201,7 @@ def check_shared_recipe(recipe: Mapping[str, Any]) -> None:
     Raises:
         ValueError: with the setting to give in its place.
     """
-    own = {"seed": "seeds", "dataset_dir": "dataset_dirs or dataset_dir", "output_dir": "output_dir"}
+    own = {"seed": "seeds", "dataset_dir": "dataset_dirs or dataset_dir", "output_dir": "output_dir", "scale": "scale"}
     for name in own.keys() & recipe.keys():
         raise ValueError(f"recipe holds {name}, and each training run has its own: give --{own[name]} instead.")
     check_recipe(recipe)
@@ -228,7 +236,7 @@ def law_on_data(
     output_dir: str | os.PathLike,
     recipe: Mapping[str, Any],
 ) -> tuple[ComplexityProfile, DegradationModel]:
-    """Return the profile of a data set by the measure of a law, and the law.
+    """Return the profile of a data set by the measure of a law, at the scales that the network needs, and the law.
 
     Args:
         law: name of a law, as :meth:`DegradationModel.named` takes it.
@@ -238,10 +246,14 @@ def law_on_data(
         output_dir: folder that keeps the profile.
         recipe: ids of ``train.yaml`` for the training runs, some of which say how images are read.
     """
-    model = DegradationModel.named(law, network_def, metric)
+    family = NetworkFamily.of(network_def)
+    model = DegradationModel.named(law, family.network_def, metric)
+    scales = scales_with(scales_needed(family, family.scale))
     saved = Path(output_dir) / ("complexity.json" if metric == "f1" else f"complexity_{metric}.json")
     loading = {key: recipe.get(key) for key in _LOADING}
-    profile = measure_by_law(data.training, model, name=data.name, folder=data.folder, saved=saved, loading=loading)
+    profile = measure_by_law(
+        data.training, model, scales=scales, name=data.name, folder=data.folder, saved=saved, loading=loading
+    )
     return profile, model.assuming(profile.settings)
 
 

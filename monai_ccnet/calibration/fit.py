@@ -12,6 +12,7 @@ import numpy as np
 from monai_ccnet import bundle_root
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.degradation import DegradationModel, DegradationPoint, Prediction
+from monai_ccnet.networks.scaling import inner_def
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.training.sweeps import MULTIPLIERS, load_records
 from monai_ccnet.values import load_values
@@ -32,8 +33,8 @@ OMEGAS = tuple(step / 20 for step in range(21))  # shares of JPEG complexity in 
 
 
 def network_family(network_def: Mapping[str, Any]) -> str:
-    """Return the name of the class that a config builds."""
-    return str(network_def["_target_"]).rsplit(".", 1)[-1]
+    """Return the name of the class that a config builds, whatever the scale at which it works."""
+    return str(inner_def(network_def)["_target_"]).rsplit(".", 1)[-1]
 
 
 def degradation_points(
@@ -137,7 +138,7 @@ def _fitted(
         source=source,
         curvature=curvature,
     )
-    dims = {record.network_def.get("spatial_dims") for record in records}
+    dims = {inner_def(record.network_def).get("spatial_dims") for record in records}
     return replace(
         fitted,
         full_weights=max(record.size.weights for record in records),

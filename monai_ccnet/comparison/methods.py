@@ -10,7 +10,7 @@ from typing import Any
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.constraints import AccuracyFloor, Budget, DiskBudget, compress, predicted_by, with_fewer_filters
 from monai_ccnet.degradation import DegradationModel
-from monai_ccnet.networks import narrow
+from monai_ccnet.networks import inner_def, narrow, scale_of
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.values import Value
 
@@ -103,7 +103,8 @@ def planned_network(
     constraint, settings = stored_budget(method, constraint)
     method.pop("bits_per_weight", None)
     if target := method.pop("_target_", None):
-        plan = compress({**network_def, "_target_": target}, constraint, **method)  # it has no law
+        other = {**inner_def(network_def), "_target_": target}  # it has no law
+        plan = compress(other, constraint, scale=scale_of(network_def), **method)
         return plan.network_def, {}, settings
     fewer = method.pop("fewer", 0)
     complexity, degradation = laws[0]

@@ -30,7 +30,7 @@ from monai_ccnet.constraints import AccuracyFloor, Budget, InfeasibleConstraintE
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.locks import held
 from monai_ccnet.names import named_in
-from monai_ccnet.networks import build_network, default_input_shape, network_def_of, weights_name
+from monai_ccnet.networks import build_network, default_input_shape, network_def_of, scale_of, weights_name
 from monai_ccnet.posttraining import prune
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.training import (
@@ -65,7 +65,8 @@ def compare(
     Args:
         bundle_root: folder of the bundle whose ``train.yaml`` trains and whose ``evaluate.yaml`` scores.
         output_dir: folder of the comparison, with one subfolder per network.
-        network_def: the full-size network's MONAI config, with references resolved.
+        network_def: the full-size network's MONAI config, with references resolved; all methods' networks work at its
+            scale.
         constraints: budgets on bytes, multiply-adds or memory, and accuracy floors; a method is applied to those
             that it supports.
         complexity: profile of the data set.
@@ -162,7 +163,15 @@ def _pruned(
     network = load_trained(build_network(network_def), full / weights_name(recipe.get("weights_format", "torch")))
     train = ConfigParser()
     train.read_config(str(Path(bundle_root) / "configs" / "train.yaml"))
-    train.update({**recipe, "bundle_root": str(bundle_root), "device": "cpu"})
+    scale = scale_of(network_def)
+    train.update(
+        {
+            **recipe,
+            "bundle_root": str(bundle_root),
+            "device": "cpu",
+            "scale": scale if isinstance(scale, int) else list(scale),
+        }
+    )
     set_determinism(recipe["seed"])
 
     def losses(pruned: torch.nn.Module) -> Iterator[torch.Tensor]:

@@ -23,6 +23,7 @@ __all__ = [
     "per_axis",
     "scale_of",
     "scale_words",
+    "uncompiled",
     "unwrapped",
 ]
 
@@ -161,11 +162,16 @@ def at_scale(network: torch.nn.Module, scale: int | Sequence[int]) -> torch.nn.M
 
 def unwrapped(network: torch.nn.Module) -> torch.nn.Module:
     """Return the network within :class:`AtScale`, ``torch.compile`` and torch's two kinds of data parallelism."""
+    while (inner := uncompiled(network)) is not network or isinstance(inner, AtScale):
+        network = inner.network if isinstance(inner, AtScale) else inner
+    return network
+
+
+def uncompiled(network: torch.nn.Module) -> torch.nn.Module:
+    """Return the network within ``torch.compile`` and torch's two kinds of data parallelism; a scale stays."""
     while True:
         if isinstance(network, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
             network = network.module
-        elif isinstance(network, AtScale):
-            network = network.network
         elif isinstance(inner := getattr(network, "_orig_mod", None), torch.nn.Module):  # of torch.compile
             network = inner
         else:

@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from monai_ccnet.networks.building import build_network
 from monai_ccnet.networks.int8 import float_state
 from monai_ccnet.networks.memory import copy_of, on_meta
+from monai_ccnet.networks.scaling import inner_def, unwrapped
 from monai_ccnet.networks.widths import default_input_shape
 from monai_ccnet.posttraining.channels import ChannelGroup, check_plain
 
@@ -59,7 +60,8 @@ def load_pruned(network_def: Mapping[str, Any], state_dict: Mapping[str, torch.T
     Raises:
         ValueError: if the state dict is not that of this network with fewer channels.
     """
-    network = build_network(network_def)
+    whole = build_network(network_def)
+    network, network_def = unwrapped(whole), inner_def(network_def)
     mine, state_dict = network.state_dict(), float_state(network, state_dict)
     if unlike := sorted(set(mine) ^ set(state_dict)):
         raise ValueError(
@@ -79,7 +81,7 @@ def load_pruned(network_def: Mapping[str, Any], state_dict: Mapping[str, torch.T
         _tell_widths(module)
     network.load_state_dict(state_dict)
     _tell_stateless_norms(network, network_def)
-    return network
+    return whole
 
 
 def filters_of(layer: torch.nn.Module) -> torch.Tensor:

@@ -12,7 +12,7 @@ import torch
 
 from monai_ccnet.constraints.budgets import Budget, InfeasibleConstraintError
 from monai_ccnet.networks.memory import copy_of, on_meta
-from monai_ccnet.networks.scaling import unwrapped
+from monai_ccnet.networks.scaling import uncompiled
 from monai_ccnet.posttraining.channels import ChannelGroup, check_plain, follow_channels
 from monai_ccnet.posttraining.cutting import without_channels
 from monai_ccnet.posttraining.importance import Losses, channel_importance
@@ -44,7 +44,7 @@ def prune(
     it with :func:`~monai_ccnet.posttraining.load_pruned`.
 
     Args:
-        network: trained network; it is not changed. Of a wrapped one the inner network is pruned.
+        network: trained network; it is not changed. Of a compiled or parallel one the inner network is pruned.
         constraint: one budget, or several that must all be met.
         input_shape: shape of an input that the network can take, ``(B, C, H, W[, D])``.
         importance: name of the importance, a key of :data:`~monai_ccnet.posttraining.IMPORTANCES`.
@@ -67,7 +67,7 @@ def prune(
             raise TypeError(f"a trained network is pruned to a budget, got {budget!r}: plan with compress() instead.")
     _check_share(share)
     rng, remove = rng or np.random.default_rng(), without_channels_merged if merge else without_channels
-    network = unwrapped(network)
+    network = uncompiled(network)
     check_plain(network)  # before the copy, which torch refuses of some
     network = copy_of(network)
     while not _fits(network, budgets):
@@ -96,7 +96,7 @@ def prune_share(
     Li et al. (2017) prune in this way, in one shot, and Kim et al. (2020) before merging.
 
     Args:
-        network: trained network; it is not changed. Of a wrapped one the inner network is pruned.
+        network: trained network; it is not changed. Of a compiled or parallel one the inner network is pruned.
         share: share of each layer's channels to remove, above 0 and at most 1, rounded down; at least one stays.
         input_shape: shape of an input that the network can take, ``(B, C, H, W[, D])``.
         importance: name of the importance, a key of :data:`~monai_ccnet.posttraining.IMPORTANCES`.
@@ -110,7 +110,7 @@ def prune_share(
             weight_norm, spectral_norm or another parametrization: remove that first.
     """
     _check_share(share)
-    network = unwrapped(network)
+    network = uncompiled(network)
     groups = follow_channels(network, input_shape)
     wanted = {layer for group in groups for layer in group.layers} if layers is None else set(layers)
     if unknown := sorted(wanted - {layer for group in groups for layer in group.layers}):

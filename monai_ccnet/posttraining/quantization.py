@@ -21,7 +21,7 @@ from torch.nn.utils import parametrize
 
 from monai_ccnet.files import atomically
 from monai_ccnet.networks.int8 import dequantized, kernel_axes, quantized
-from monai_ccnet.networks.scaling import unwrapped
+from monai_ccnet.networks.scaling import uncompiled
 from monai_ccnet.posttraining.channels import check_plain
 from monai_ccnet.posttraining.export import manifest_of
 
@@ -38,12 +38,13 @@ def quantize_weights(network: torch.nn.Module) -> torch.nn.Module:
     ``save_weights(network, path, bits_per_weight=8)`` and ``load_weights``; that file is a little smaller.
 
     Args:
-        network: a trained network, of a wrapped one the inner network; the copy is in eval mode and has no gradients.
+        network: a trained network, of a compiled or parallel one the inner network; the copy is in eval mode and has no
+            gradients.
 
     Raises:
         ValueError: if it has no kernels, or layers with weight_norm, spectral_norm or another parametrization.
     """
-    network = unwrapped(network)
+    network = uncompiled(network)
     check_plain(network, allowed=(_Int8,))
     network = copy.deepcopy(network).eval().requires_grad_(False)
     for name, axis in kernel_axes(network).items():
@@ -62,7 +63,8 @@ def quantize_dynamic(network: torch.nn.Module) -> torch.nn.Module:
     smaller but not faster; for speed use :func:`quantize_onnx`.
 
     Args:
-        network: a trained network, of a wrapped one the inner network; the copy is in eval mode and has no gradients.
+        network: a trained network, of a compiled or parallel one the inner network; the copy is in eval mode and has no
+            gradients.
 
     Raises:
         ValueError: if it has no kernels.

@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from monai_ccnet.constraints.plan import CompressionPlan
 from monai_ccnet.files import csv_rows
 from monai_ccnet.networks.building import build_network
-from monai_ccnet.networks.scaling import unwrapped
+from monai_ccnet.networks.scaling import inner_def, uncompiled
 from monai_ccnet.networks.size import kernel_weights
 from monai_ccnet.posttraining.channels import follow_channels
 from monai_ccnet.posttraining.pruning import prune_share
@@ -83,7 +83,7 @@ def layer_sensitivity(
     """
     if draws < 1 or not 0 < share < 1:
         raise ValueError(f"draws must be at least 1 and share in (0, 1), got {draws!r} and {share!r}.")
-    network = unwrapped(network)
+    network = uncompiled(network)
     groups = {group.layers[0]: group for group in follow_channels(network, input_shape)}
     wanted = list(groups) if layers is None else list(layers)
     if unknown := [layer for layer in wanted if layer not in groups]:
@@ -127,7 +127,7 @@ def save_sensitivity(path: str | os.PathLike, rows: Sequence[SensitivityRow]) ->
 
 
 def _kernels(network_def: Mapping[str, Any]) -> dict[str, int]:
-    network = build_network(network_def, device="meta")
+    network = build_network(inner_def(network_def), device="meta")
     return {
         name: module.weight.numel()
         for name, module in network.named_modules()

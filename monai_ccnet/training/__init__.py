@@ -28,7 +28,15 @@ from monai_ccnet.training.stages import (
     load_trained,
     read_run,
 )
-from monai_ccnet.training.sweeps import FAST_MULTIPLIERS, MULTIPLIERS, Trial, load_records, plan_trials, run_sweep
+from monai_ccnet.training.sweeps import (
+    FAST_MULTIPLIERS,
+    MULTIPLIERS,
+    Trial,
+    def_on_data,
+    load_records,
+    plan_trials,
+    run_sweep,
+)
 from monai_ccnet.training.trial import (
     evaluate_network,
     full_network_def,
@@ -50,6 +58,7 @@ __all__ = [
     "check_patch",
     "check_scale_known",
     "def_at_scale",
+    "def_on_data",
     "default_patch",
     "end_with_score",
     "evaluate_network",

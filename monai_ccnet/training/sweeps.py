@@ -16,13 +16,16 @@ from joblib import Parallel, delayed, parallel_config
 from monai.bundle.config_parser import ConfigParser
 from tqdm.auto import tqdm
 
+from monai_ccnet.complexity.ceiling import measure_ceiling
 from monai_ccnet.configs import check_recipe
-from monai_ccnet.data.folder import open_dataset, safe_name
+from monai_ccnet.constraints import family_of, working_scale
+from monai_ccnet.data.folder import DatasetFolder, open_dataset, safe_name
 from monai_ccnet.data.reading import read_dataset
 from monai_ccnet.ending import root_cause
 from monai_ccnet.files import read_json
 from monai_ccnet.locks import FolderBusyError
 from monai_ccnet.networks.family import narrow
+from monai_ccnet.networks.scaling import inner_def, is_at_scale, scale_of, scale_words
 from monai_ccnet.networks.size import network_size
 from monai_ccnet.networks.widths import default_input_shape
 from monai_ccnet.records import TrialRecord
@@ -31,7 +34,7 @@ from monai_ccnet.training.stages import read_run
 from monai_ccnet.training.trial import full_network_def, run_trial
 from monai_ccnet.values import load_values
 
-__all__ = ["FAST_MULTIPLIERS", "MULTIPLIERS", "Trial", "load_records", "plan_trials", "run_sweep"]
+__all__ = ["FAST_MULTIPLIERS", "MULTIPLIERS", "Trial", "def_on_data", "load_records", "plan_trials", "run_sweep"]
 
 MULTIPLIERS = (1.0, 0.75, 0.5, 0.25, 0.1875, 0.125, 0.0625)  # section 5.3 of the paper
 FAST_MULTIPLIERS = (1.0, 0.25, 0.0625)  # section 6.4: with these on two data sets lambda changes by 2.4 %
@@ -55,6 +58,7 @@ def plan_trials(
     *,
     multipliers: Sequence[float] = MULTIPLIERS,
     seeds: Sequence[int] = (0,),
+    scale: int | Sequence[int] | str = 1,
     **recipe: Any,
 ) -> list[Trial]:
     """Return the training runs of a sweep: every data set at every multiplier with every seed, the cheapest first.
@@ -69,6 +73,7 @@ def plan_trials(
         dataset_dirs: Decathlon folders.
         multipliers: channels per channel of the full-size network, in (0, 1]; relative scores need 1 among them.
         seeds: seeds of the training runs.
+        scale: scale at which the networks work, as in ``train.yaml``; ``"auto"`` is chosen for each data set.
         recipe: overrides of ``train.yaml`` by their ids; ``network_def`` among them names another network.
 
     Raises:
@@ -85,9 +90,13 @@ def plan_trials(
         if names.setdefault(name, folder) != folder:
             raise ValueError(f"{names[name]} and {folder} are both named {name!r}: rename one in its dataset.json.")
         full = full_network_def(bundle_root, **recipe, dataset_dir=str(folder))
+        if scale != 1:
+            full = def_on_data(full, scale, data, recipe)
         read_as = {key: recipe[key] for key in ("label_values", "spacing", "allow_overlap") if key in recipe}
         data_digest = read_dataset(data, **read_as).digest
-        family = full["_target_"].rsplit(".", 1)[-1]
+        family = inner_def(full)["_target_"].rsplit(".", 1)[-1]
+        if is_at_scale(full):
+            family += f"-at{scale_words(scale_of(full)).replace(' ', '')}"
         input_shape = default_input_shape(full)
         for multiplier in dict.fromkeys(multipliers):
             network_def = narrow(full, multiplier)
@@ -111,6 +120,26 @@ def plan_trials(
                     )
                 )
     return sorted(trials, key=lambda trial: trial.cost)
+
+
+def def_on_data(
+    network_def: Mapping[str, Any], scale: int | Sequence[int] | str, data: DatasetFolder, recipe: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the config of a network as it works at a scale; ``"auto"`` is chosen by the labels of a data set.
+
+    Args:
+        network_def: the network's MONAI config, with references resolved.
+        scale: scale, as in ``train.yaml``.
+        data: the data set, whose training labels count.
+        recipe: ids of ``train.yaml``, of which ``label_values``, ``spacing`` and ``smallest_structure`` are used.
+    """
+    family = family_of(network_def, scale=scale)
+    ceiling = None
+    if isinstance(scale, str):
+        loading = {key: recipe.get(key) for key in ("label_values", "spacing")}
+        smallest = recipe.get("smallest_structure")
+        ceiling = measure_ceiling(data.training, name=data.name, smallest_structure=smallest, loading=loading)
+    return family.at(family.channels, working_scale(scale, family, ceiling))
 
 
 def run_sweep(
