@@ -98,6 +98,13 @@ SETTINGS: dict[str, Setting] = {
         "size of the smallest structure that must not vanish at the working scale, in millimetres where labels have a "
         "spacing, else in pixels",
     ),
+    "scale_roi": Setting(
+        "True or False", "whether the other bundle's crops and windows are multiplied by the working scale"
+    ),
+    "image_shape": Setting(
+        "list of at least one whole number from 1 or none",
+        "shape (B, C, H, W[, D]) of a whole image for which sizes are stated too",
+    ),
     "measure_settings": Setting("settings", "settings of the measure"),
     "widths": Setting(
         "settings or none", "where an unknown network holds its widths: `{argument: ..., scales: [...]}`"

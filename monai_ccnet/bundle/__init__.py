@@ -2,6 +2,7 @@
 
 from monai_ccnet.bundle.runs import (
     NO_PICTURES,
+    ceiling_for,
     check_constraints,
     check_run,
     constraints_from,
@@ -13,6 +14,7 @@ from monai_ccnet.bundle.runs import (
     save_measured,
     save_planned_weights,
     save_run,
+    scale_windows,
     train_planned,
 )
 from monai_ccnet.bundle.sweeps import (
@@ -31,6 +33,7 @@ from monai_ccnet.bundle.sweeps import (
 
 __all__ = [
     "NO_PICTURES",
+    "ceiling_for",
     "check_calibration",
     "check_constraints",
     "check_profiles",
@@ -52,6 +55,7 @@ __all__ = [
     "save_measured",
     "save_planned_weights",
     "save_run",
+    "scale_windows",
     "sweep_source",
     "train_planned",
 ]
