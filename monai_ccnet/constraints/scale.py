@@ -39,7 +39,7 @@ def choose_scale(ceiling: LabelCeiling, divisor: int | Sequence[int] = 1) -> tup
     chosen: Scale = 1
     refused = None
     for scale in ceiling.scales:
-        refused = _refused(ceiling, scale, per_axis(as_scale(divisor), axes))
+        refused = _refused(ceiling, scale, per_axis(divisor, axes))
         if refused is not None:
             break
         chosen = scale
@@ -104,8 +104,7 @@ def working_scale(
                 return 1
             raise ValueError("scale='auto' needs ceiling= (measure_ceiling): give it, or the scale itself.")
         return choose_scale(ceiling, family.divisor)[0]
-    given = as_scale(scale)
-    per_axis(given, family.spatial_dims)
+    given = as_scale(per_axis(scale, family.spatial_dims))
     if given != 1 and family.scale not in (1, given):
         raise ValueError(
             f"the network's config says that it works at 1/{scale_words(family.scale)}, and scale is "

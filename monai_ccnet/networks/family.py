@@ -71,8 +71,7 @@ class NetworkFamily(Value):
                 "a family has one whole number from 1 for each of its widths, scales and multiples, got "
                 f"{shown([self.channels, self.scales, self.multiples, self.divisor, self.input_shape, self.least])}."
             )
-        object.__setattr__(self, "scale", as_scale(self.scale))
-        per_axis(self.scale, len(self.divisor))
+        object.__setattr__(self, "scale", as_scale(per_axis(self.scale, len(self.divisor))))
         object.__setattr__(self, "_sizes", {})  # no field: it is neither compared nor written
 
     @classmethod

@@ -62,9 +62,9 @@ class AtScale(torch.nn.Module):
             raise ValueError("the network works at a scale already: give its inner network.")
         self.network = network
         axes = _spatial_dims(network)
-        self.scale = list(per_axis(as_scale(scale), axes))
-        found = _probed_divisor(network, axes) if divisor is None else as_scale(divisor, "divisor")
-        self.divisor = list(per_axis(found, axes))
+        self.scale = list(per_axis(scale, axes))
+        found = _probed_divisor(network, axes) if divisor is None else divisor
+        self.divisor = list(per_axis(found, axes, "divisor"))
         self._register_state_dict_hook(_without_prefix)
         self.register_load_state_dict_pre_hook(_with_prefix)
 
@@ -151,7 +151,7 @@ def at_scale(network: torch.nn.Module, scale: int | Sequence[int]) -> torch.nn.M
         ValueError: if it works at another scale already.
     """
     if isinstance(network, AtScale):
-        if tuple(network.scale) != per_axis(as_scale(scale), len(network.scale)):
+        if tuple(network.scale) != per_axis(scale, len(network.scale)):
             raise ValueError(
                 f"the network's config says that it works at 1/{scale_words(network.scale)}, and scale is "
                 f"{scale_words(scale)}: give one of them."
@@ -193,17 +193,16 @@ def as_scale(scale: Any, name: str = "scale") -> Scale:
     return values[0] if len(set(values)) == 1 else values
 
 
-def per_axis(scale: Scale, axes: int) -> tuple[int, ...]:
-    """Return the scale along each axis.
+def per_axis(scale: int | Sequence[int], axes: int, name: str = "scale") -> tuple[int, ...]:
+    """Return a scale along each axis.
 
     Raises:
-        ValueError: if it is given for another number of axes.
+        ValueError: if it is not made of whole numbers from 1, or given for another number of axes.
     """
-    if isinstance(scale, int):
-        return (scale,) * axes
-    if len(scale) != axes:
-        raise ValueError(f"a scale for {axes} axes has one number or {axes}, got {list(scale)}.")
-    return tuple(scale)
+    whole = as_scale(scale, name)
+    if not isinstance(scale, int) and len(scale) != axes:
+        raise ValueError(f"a {name} for {axes} axes has one number or {axes}, got {list(scale)}.")
+    return (whole,) * axes if isinstance(whole, int) else whole
 
 
 def scale_words(scale: int | Sequence[int]) -> str:

@@ -83,7 +83,7 @@ def default_patch(
         Lengths in pixels of the input, right-anterior-superior.
     """
     least = _PATCHES[spatial_dims]
-    patch = [length * by for length, by in zip(least, per_axis(as_scale(scale), spatial_dims), strict=True)]
+    patch = [length * by for length, by in zip(least, per_axis(scale, spatial_dims), strict=True)]
     if reading is None or as_scale(scale) == 1:
         return patch
     largest = np.max([_lengths(image, spacing) for image in reading.images()], axis=0)

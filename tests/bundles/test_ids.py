@@ -10,7 +10,7 @@ from monai_ccnet.ending import root_cause
 
 CONFIGS = monai_ccnet.bundle_root() / "configs"
 TINY = {"max_epochs": 1, "epoch_length": 2, "batch_size": 2, "channels": [8, 12, 16], "patch_size": [32, 32]}
-COMPRESS = TINY | {"budget_bytes": 45_000, "pictures": False}
+COMPRESS = TINY | {"budget_bytes": 45_000, "pictures": False, "scale": 1}
 
 
 def begin(names, dataset_dir, output_dir, *resolved, **overrides):
@@ -32,7 +32,10 @@ def begin(names, dataset_dir, output_dir, *resolved, **overrides):
         ({"budget_byte": 1000}, "compress.yaml knows no setting 'budget_byte': did you mean 'budget_bytes'"),
         ({"minscore": 0.5}, "knows no setting 'minscore': did you mean 'min_score'"),
         ({"max_epoch": 7}, "knows no setting 'max_epoch': did you mean 'max_epochs'"),
-        ({"scale": [1]}, "knows no setting 'scale': did you mean 'scales'"),
+        ({"scal": [1]}, "knows no setting 'scal': did you mean 'scale'"),
+        ({"scale": 0}, "scale must be a whole number from 1, a list of one for each axis, 'auto' or 'any', got 0"),
+        ({"scale": "half"}, "got 'half'"),
+        ({"scale": [2, 2, 2]}, "a scale for 2 axes has one number or 2"),
         ({"tolerence": 0.1}, "knows no setting 'tolerence'"),
         ({"training": {"max_epoch": 3}}, "train.yaml knows no setting 'max_epoch': did you mean 'max_epochs'"),
         ({"training": {"max_epochs": "3"}}, "max_epochs must be a whole number from 1, got '3'"),
