@@ -38,7 +38,7 @@ from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.files import check_writable, file_digest
 from monai_ccnet.locks import hold, release
 from monai_ccnet.networks import NetworkFamily, as_scale, save_weights
-from monai_ccnet.networks.scaling import per_axis, scale_words
+from monai_ccnet.networks.scaling import Scale, per_axis, scale_words
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.reporting import save_html_report, save_report, save_trade_off
 from monai_ccnet.training import check_data, finish_run, finish_stage, forget_run, read_run, segment_examples
@@ -311,6 +311,8 @@ def save_run(
     print(*filter(None, [record.failure, plan, words]), sep="\n")
     if pictures:
         drawn = {"plan": figures.draw_plan(plan), "trade_off": figures.draw_trade_off(plans, plan)}
+        if plan.ceiling is not None:
+            drawn["ceiling"] = _drawn_ceiling(data, reading, plan.ceiling, plan.scale)
         if plan.complexity is not None:
             drawn["scales"] = _drawn_scales(data, reading, plan.complexity)
         segmented = segment_examples(running_workflow().parser, record.per_image["f1"])
@@ -351,6 +353,17 @@ def _drawn_scales(data: DatasetFolder, reading: DataReading, profile: Complexity
     shown = data.middle
     label = load_image(shown["label"], label=True, label_values=reading.label_values)
     return figures.draw_scales(shown["image"], profile, label=label)
+
+
+def _drawn_ceiling(data: DatasetFolder, reading: DataReading, ceiling: LabelCeiling, scale: Scale) -> Any:
+    """Draw the training item in the middle of the list, or the next one after it that holds a foreground."""
+    labels = [file for file in reading.training if file.is_label]
+    held = [set(file.values) - {"0"} != set() for file in labels] if len(labels) == len(data.training) else []
+    middle = len(data.training) // 2
+    order = [*range(middle, len(data.training)), *range(middle)]
+    shown = data.training[next((index for index in order if held and held[index]), middle)]
+    values = {int(value): number for value, number in reading.label_values.items()}
+    return figures.draw_ceiling(shown["image"], shown["label"], ceiling, scale, values)
 
 
 def hold_plan(plan_dir: str | os.PathLike, wait: bool = True) -> None:

@@ -15,7 +15,7 @@ from monai_ccnet.degradation import DegradationModel, Prediction
 from monai_ccnet.files import shown
 from monai_ccnet.networks.family import NetworkFamily
 from monai_ccnet.networks.latency import LatencyComparison
-from monai_ccnet.networks.scaling import Scale, scale_words
+from monai_ccnet.networks.scaling import Scale, per_axis, scale_words
 from monai_ccnet.networks.size import NetworkSize
 from monai_ccnet.values import Value
 
@@ -109,6 +109,12 @@ class CompressionPlan(Value):
         return self.family.scale
 
     @property
+    def stage_scales(self) -> tuple[int, ...]:
+        """Factor by which each stage's resolution is below that of the images, along the most subsampled axis."""
+        coarsest = max(per_axis(self.scale, self.family.spatial_dims))
+        return tuple(coarsest * scale for scale in self.family.scales)
+
+    @property
     def compression(self) -> float:
         """Weights of the full-size network per weight of the narrowed one."""
         return self.full_size.weights / self.size.weights
@@ -157,7 +163,7 @@ class CompressionPlan(Value):
             f"Plan: {_RULES[self.allocation]}, channels {'-'.join(map(str, self.channels))} instead of {full}."
             if self.channels
             else "Plan: the network as it is, since its widths are not known.",
-            *self._scale_lines(),
+            *self.scale_lines,
             f"Size: {self.size.weights:,} weights instead of {self.full_size.weights:,} "
             f"({self.compression:.1f}x fewer), a file of {self.size.file_bytes:,} bytes at 32 bits instead of "
             f"{self.full_size.file_bytes:,}.",
@@ -194,8 +200,9 @@ class CompressionPlan(Value):
                 lines.append(self.assumption)
         return "\n".join(lines)
 
-    def _scale_lines(self) -> list[str]:
-        """Return what is said of the working scale, nothing where the network works at 1 and nothing else is known."""
+    @property
+    def scale_lines(self) -> list[str]:
+        """What is to be said of the working scale; nothing where the network works at 1 and nothing else is known."""
         if self.ceiling is not None:
             chosen, reason = choose_scale(self.ceiling, self.family.divisor)
             if chosen == self.scale:

@@ -5,6 +5,7 @@ width of a page, and their text is legible on a phone.
 """
 
 from monai_ccnet.figures.canvas import has_matplotlib, save_figure
+from monai_ccnet.figures.ceiling import draw_ceiling
 from monai_ccnet.figures.law import draw_degradation
 from monai_ccnet.figures.measured import draw_complexity, draw_measures, draw_profiles, draw_scales
 from monai_ccnet.figures.overlays import draw_overlays, overlay
@@ -13,6 +14,7 @@ from monai_ccnet.figures.rivals import draw_comparison
 from monai_ccnet.figures.sensitivity import draw_sensitivity
 
 __all__ = [
+    "draw_ceiling",
     "draw_comparison",
     "draw_complexity",
     "draw_degradation",

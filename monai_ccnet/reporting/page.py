@@ -13,6 +13,7 @@ from typing import Any
 from monai_ccnet.constraints import AccuracyFloor, CompressionPlan
 from monai_ccnet.data.reading import DataReading
 from monai_ccnet.files import atomically
+from monai_ccnet.networks.scaling import inner_def, scale_words
 from monai_ccnet.records import METRICS, TrialRecord
 from monai_ccnet.reporting.report import report, report_words
 
@@ -24,6 +25,8 @@ PICTURES = {
     "by the network.",
     "plan": "Channels of each stage, and the score that the law predicts at the complexity of its scale.",
     "trade_off": "Predicted score of each possible size.",
+    "ceiling": "A training image with its label, and the label restored from each scale. Yellow: kept; red: lost; green: "
+    "added. Below: what the labels keep.",
     "scales": "A training image at each scale, restored to its size.",
 }
 
@@ -84,6 +87,7 @@ def html_report(
         "" if reading is None else _section("Data", _paragraphs(str(reading).splitlines())),
         picture("overlays"),
         _section("Predicted and achieved", _table(_SCORES, _scores(content))),
+        _scale(plan, picture("ceiling")),
         _section("Constraints", _table(_CONSTRAINTS, _constraints(plan, record))),
         _section("Sizes", _table(_SIZES, _sizes(plan, record))),
         _section("The plan", picture("plan"), _table(_STAGES, _stages(plan)), picture("trade_off")),
@@ -112,9 +116,48 @@ def _in_short(plan: CompressionPlan, content: dict[str, Any]) -> list[tuple[str,
         numbers.append((f"{predicted['relative_score']:.1%}", f"of the full-size network's {metric}, predicted"))
     numbers.append((f"{content['sizes']['file_bytes']:,}", "bytes of the file of weights"))
     numbers.append((f"{plan.compression:,.1f}x", "fewer weights"))
+    if plan.scale != 1:
+        numbers.append((f"1/{scale_words(plan.scale)}", "of the resolution, at which the network works"))
     if plan.size.macs and plan.full_size.macs:
         numbers.append((f"{plan.full_size.macs / plan.size.macs:,.1f}x", "fewer multiply-adds"))
     return numbers
+
+
+def _scale(plan: CompressionPlan, picture: str) -> str:
+    """Return the section on the working scale: what the labels keep, and what vanishes."""
+    ceiling = plan.ceiling
+    if ceiling is None:
+        return ""
+    size = f"{ceiling.smallest_structure:.3g} {ceiling.unit}"
+    rows = [
+        (
+            f"1/{scale_words(scale)}" + (" (this plan)" if scale == plan.scale else ""),
+            f"{ceiling.worst(scale):.4f}",
+            f"{ceiling.vanished[place]:,} of {ceiling.structures:,}",
+            f"{ceiling.vanished_specks[place]:,} of {ceiling.specks:,}",
+            f"{ceiling.largest_lost[place]:.3g} {ceiling.unit}" if ceiling.largest_lost[place] else "none",
+            f"{ceiling.merged[place]:,}",
+            "" if ceiling.skeleton is None else f"{ceiling.skeleton[place]:.1%}",
+        )
+        for place, scale in enumerate(ceiling.scales)
+    ]
+    head = (
+        "scale",
+        "Dice kept",
+        "vanished",
+        "smaller ones vanished",
+        "largest vanished",
+        "joined",
+        "centre lines left",
+    )
+    pixel = "" if ceiling.spacing is None else f" of {' x '.join(f'{each:.3g}' for each in ceiling.spacing)} mm"
+    words = [
+        f"{ceiling.count:,} training labels, of {' x '.join(map(str, ceiling.size))} pixels{pixel} in the median, went "
+        f"down to each scale and back. Structures of {size} and more count, "
+        + ("as asked." if ceiling.is_asked else "a tenth of the largest one of the median label."),
+        *plan.scale_lines,
+    ]
+    return _section("The scale at which the network works", _paragraphs(words), picture, _table(head, rows))
 
 
 def _score(value: float | None, digits: int = 4) -> str:
@@ -172,13 +215,16 @@ def _sizes(plan: CompressionPlan, record: TrialRecord) -> list[Sequence[str]]:
         (words, f"{full:,}", f"{small:,}", f"{full / small:,.1f}") for words, full, small in pairs if full and small
     ]
     written = ("bytes of the file as written", "", f"{record.file_bytes:,}", "")
+    if plan.image_size is not None and plan.image_size.macs:
+        whole = " x ".join(map(str, (plan.image_size.input_shape or ())[2:]))
+        rows.append((f"multiply-adds for an image of the median size, {whole}", "", f"{plan.image_size.macs:,}", ""))
     return [*rows[:3], written, *rows[3:]]
 
 
 def _stages(plan: CompressionPlan) -> list[Sequence[str]]:
     family = plan.family
     measured = {} if plan.complexity is None else dict(zip(plan.complexity.scales, plan.complexity.mean, strict=True))
-    scales: Sequence[int | None] = family.scales if family.layerwise else [None] * len(plan.channels)
+    scales: Sequence[int | None] = plan.stage_scales if family.layerwise else [None] * len(plan.channels)
     return [
         (
             "all" if scale is None else f"at 1/{scale}" if scale > 1 else "at full scale",
@@ -216,7 +262,7 @@ def _law(plan: CompressionPlan) -> str:
 
 def _training(record: TrialRecord) -> list[Sequence[str]]:
     losses = f"{record.losses[0]:.4f} to {record.losses[-1]:.4f}" if record.losses else _UNKNOWN
-    rows = [("network", str(record.network_def.get("_target_", ""))), ("loss, first to last epoch", losses)]
+    rows = [("network", str(inner_def(record.network_def).get("_target_", ""))), ("loss, first to last epoch", losses)]
     rows += [(name, str(value)) for name, value in record.recipe.items() if name not in ("dataset_dir", "network_def")]
     rows += [("seconds of training and evaluation", f"{record.seconds:,.0f}")]
     return [*rows, *record.versions.items()]
