@@ -25,8 +25,8 @@ PICTURES = {
     "by the network.",
     "plan": "Channels of each stage, and the score that the law predicts at the complexity of its scale.",
     "trade_off": "Predicted score of each possible size.",
-    "ceiling": "A training image with its label, and the label restored from each scale. Yellow: kept; red: lost; green: "
-    "added. Below: what the labels keep.",
+    "ceiling": "A training image with its label, and the label restored from each scale. Yellow: kept; red: lost; "
+    "green: added. Below: what the labels keep.",
     "scales": "A training image at each scale, restored to its size.",
 }
 
@@ -145,7 +145,7 @@ def _scale(plan: CompressionPlan, picture: str) -> str:
         "scale",
         "Dice kept",
         "vanished",
-        "smaller ones vanished",
+        "smaller vanished",
         "largest vanished",
         "joined",
         "centre lines left",
