@@ -359,7 +359,7 @@ def _loaded(label: Any, loading: Mapping[str, Any]) -> tuple[np.ndarray, tuple[f
     array = as_array(label)
     check_channel_first(array, "label")
     is_volume = meta.get("frame", "volume" if array.ndim == 4 else "picture") == "volume"
-    known = [float(each) for each in pixdim] if pixdim is not None and is_volume else None
+    known = [float(each) for each in pixdim][: array.ndim - 1] if pixdim is not None and is_volume else None
     array, spacing = in_ras(array, getattr(label, "affine", None), known, meta.get("space", "RAS"))
     classes = class_indices(array)
     if classes.ndim == 3:  # with the third axis first

@@ -47,7 +47,8 @@ def draw_ceiling(
     panel = PAGE_WIDTH / columns
     height = rows * (panel * min(2.5, shape[0] / shape[1]) + 0.3)
     figure = Figure(figsize=(PAGE_WIDTH, height + 3.0), layout="constrained")
-    above, below = np.ravel(figure.subfigures(2, 1, height_ratios=[height, 2.4]))
+    parts: Any = figure.subfigures(2, 1, height_ratios=[height, 2.4])
+    above, below = parts
     grid = above.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[len(views) :]:
         axes.set_axis_off()

@@ -21,7 +21,7 @@ from monai_ccnet.networks.building import build_network
 from monai_ccnet.networks.scaling import as_scale
 from monai_ccnet.networks.storage import WEIGHTS_FORMATS
 from monai_ccnet.settings import check_value
-from monai_ccnet.training.scale import check_scale_known, def_at_scale
+from monai_ccnet.training.scale import def_at_scale
 from monai_ccnet.training.stages import RUN_FILE, read_run
 
 __all__ = [
@@ -216,9 +216,6 @@ def use_settings_left() -> None:
     """Let the running config, which evaluates, use the settings of the training run in its folder.
 
     What was given to the run itself stays. Without a run in the folder nothing changes.
-
-    Raises:
-        ValueError: if neither the run, a plan nor the command says at which scale the network works.
     """
     parser = running_workflow().parser
     left = settings_left(parser.get_parsed_content("output_dir"), parser.get_parsed_content("trusted"))
@@ -228,7 +225,6 @@ def use_settings_left() -> None:
     elif left.get("network_def"):
         taken["network_def"] = build_network(left["network_def"])  # which evaluates nothing in it
     take_over(taken, "train.yaml", "evaluate.yaml")
-    check_scale_known(parser.get_parsed_content("scale"))
 
 
 def evaluation_dir(output_dir: str | os.PathLike, reading: DataReading) -> str:

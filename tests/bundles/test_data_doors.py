@@ -528,7 +528,8 @@ def test_inference_and_evaluation_take_over_the_settings_of_the_run(flat, compre
     assert run("evaluate", flat, tmp_path / "trained") == 0
     left = json.loads((tmp_path / "trained" / "run.json").read_text())
     assert left["settings"]["patch_size"] == [32, 32]
-    assert left["network_def"]["channels"] == [6, 8]
+    assert left["network_def"]["network"]["channels"] == [6, 8]
+    assert left["network_def"]["scale"] == left["settings"]["scale"] > 1
     left["recipe"]["validate"]["inferer"]["mode"] = "constant"
     (tmp_path / "trained" / "run.json").write_text(json.dumps(left))
     assert run("infer", flat, tmp_path / "trained") == 1
@@ -602,7 +603,7 @@ def test_an_expression_in_the_network_of_a_run_is_not_evaluated(flat, tmp_path, 
     monkeypatch.chdir(tmp_path)
     assert run("train", flat, tmp_path / "output", *TRAIN) in (0, 3)
     left = json.loads((tmp_path / "output" / "run.json").read_text())
-    left["network_def"]["channels"] = "$[6, 8] if not __import__('pathlib').Path('touched').touch() else 0"
+    left["network_def"]["network"]["channels"] = "$[6, 8] if not __import__('pathlib').Path('touched').touch() else 0"
     (tmp_path / "output" / "run.json").write_text(json.dumps(left))
     for verb in ("evaluate", "infer"):
         assert run(verb, flat, tmp_path / "output") == 1

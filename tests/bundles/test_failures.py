@@ -18,7 +18,7 @@ import monai_ccnet
 from monai_ccnet.ending import root_cause
 
 CONFIG = str(monai_ccnet.bundle_root() / "configs" / "compress.yaml")
-TINY = {"max_epochs": 2, "epoch_length": 2, "batch_size": 2, "learning_rate": 0.01, "channels": [8, 12, 16]}
+TINY = {"max_epochs": 2, "epoch_length": 2, "batch_size": 2, "learning_rate": 0.01, "channels": [8, 12, 16], "scale": 1}
 
 
 def overrides_of(dataset_dir, output_dir, **overrides):

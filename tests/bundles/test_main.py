@@ -49,7 +49,19 @@ def test_what_goes_wrong_is_one_line(words, message, capsys, tmp_path, monkeypat
 
 def test_the_main_job_by_its_verb_then_evaluation_and_inference(disks_2d, tmp_path, capsys):
     places = ["--dataset_dir", str(disks_2d), "--output_dir", str(tmp_path)]
-    given = [*places, "--budget_bytes", "45000", "--layerwise", "false", "--pictures=false", "--device", "cpu", *TINY]
+    given = [
+        *places,
+        "--budget_bytes",
+        "45000",
+        "--layerwise",
+        "false",
+        "--scale",
+        "1",
+        "--pictures=false",
+        "--device",
+        "cpu",
+        *TINY,
+    ]
     given += ["--network_def::act", "PRELU", "--loss#include_background", "False"]
     assert main(["compress", *given]) == 0, capsys.readouterr().err
     report = json.loads((tmp_path / "report.json").read_text())

@@ -41,7 +41,7 @@ def test_colour_images_are_compressed_for_from_the_folder_as_distributed(tmp_pat
     workflow.finalize()
     plan = CompressionPlan.load(output_dir / "plan.json")
     report = json.loads((output_dir / "report.json").read_text())
-    assert plan.network_def["in_channels"] == 3
+    assert plan.family.network_def["in_channels"] == 3
     assert (plan.complexity.dataset, plan.complexity.count) == ("melanoma", 4)
     assert report["sizes"]["file_bytes"] == (output_dir / "model.pt").stat().st_size <= 45_000
     assert report["achieved"]["f1"] > 0.7

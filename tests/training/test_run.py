@@ -57,7 +57,7 @@ def test_settings_are_left_by_a_run_alone(tmp_path):
             settings_left(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({**RUN, "settings": {"patch_size": [32, 32]}}))
     expected = {"network_def": None, "patch_size": [32, 32], "weights_format": "torch", "validate": None}
-    assert settings_left(tmp_path) == expected
+    assert settings_left(tmp_path) == expected | {"scale": 1}
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,9 @@ def test_settings_are_left_by_a_run_alone(tmp_path):
         {"label_values": {"0": "$1"}},
         {"patch_size": [0, 2]},
         {"overlap": 1},
+        {"scale": "$4"},
+        {"scale": 0},
+        {"scale": "auto"},
         {"weights_format": "$__import__('pathlib').Path('touched').touch()"},
     ],
 )
