@@ -7,7 +7,6 @@ import hashlib
 import json
 import math
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from monai.utils.module import optional_import
 from scipy import ndimage
+from tqdm.auto import tqdm
 
 from monai_ccnet.complexity.label import class_indices
 from monai_ccnet.complexity.pictures import as_array, check_channel_first, in_ras
@@ -195,7 +195,6 @@ class LabelCeiling(Value):
         largest_lost: size of the largest structure or speck of which nothing is left; 0 if there is none.
         merged: number of structures that touch or nearly touch another one and are joined to it.
         skeleton: share of the structures' centre lines that is left; ``None`` in 3-D and without scikit-image.
-        seconds: time that this took.
         digest: SHA-256 digest of what was measured.
     """
 
@@ -214,7 +213,6 @@ class LabelCeiling(Value):
     largest_lost: tuple[float, ...]
     merged: tuple[int, ...]
     skeleton: tuple[float, ...] | None
-    seconds: float
     digest: str | None = None
 
     def __post_init__(self) -> None:
@@ -262,7 +260,7 @@ class LabelCeiling(Value):
         known = f"{self.smallest_structure:.3g} {self.unit}"
         lines = [
             f"Labels of {self.dataset} at a working scale ({self.count} labels, {self.structures} structures of "
-            f"{known} and more, {self.specks} smaller; {self.seconds:.1f} s):"
+            f"{known} and more, {self.specks} smaller):"
         ]
         for place, scale in enumerate(self.scales):
             words = (
@@ -292,6 +290,7 @@ def measure_ceiling(
     saved: str | os.PathLike | None = None,
     n_jobs: int | None = None,
     loading: Mapping[str, Any] | None = None,
+    progress: bool = False,
 ) -> LabelCeiling:
     """Measure what the labels of a data set keep at each working scale.
 
@@ -309,6 +308,7 @@ def measure_ceiling(
             measured again.
         n_jobs: number of threads; ``None`` for one, or up to four.
         loading: how files are read: ``label_values`` and ``spacing`` of :func:`monai_ccnet.data.load_image`.
+        progress: whether to show a progress bar on a terminal.
 
     Raises:
         OSError: if a label cannot be read.
@@ -320,7 +320,6 @@ def measure_ceiling(
     >>> ceiling.structures, ceiling.specks, ceiling.vanished_specks, round(ceiling.worst(2), 4)
     (1, 1, (1, 1), 0.9998)
     """
-    start = time.monotonic()
     labels = [item[label_key] if isinstance(item, Mapping) else item for item in items]
     if not labels:
         raise ValueError(f"there is no label in {name!r}: list training images with labels.")
@@ -337,8 +336,9 @@ def measure_ceiling(
     factors = [_physical(scale, first) for scale in scales]
     n_jobs = min(4, os.cpu_count() or 1) if n_jobs is None else n_jobs
     tasks = (delayed(_kept_of)(label, loading, factors) for label in labels)
-    each = Parallel(n_jobs=n_jobs, prefer="threads")(tasks)
-    ceiling = _summed(each, factors, name, smallest_structure, time.monotonic() - start, digest)
+    results = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(tasks)
+    bar = tqdm(results, total=len(labels), desc="what labels keep", unit="label", disable=None if progress else True)
+    ceiling = _summed(list(bar), factors, name, smallest_structure, digest)
     if saved is not None:
         ceiling.save(saved)
     return ceiling
@@ -392,7 +392,6 @@ def _summed(
     factors: Sequence[int | tuple[int, ...]],
     name: str,
     smallest_structure: float | None,
-    seconds: float,
     digest: str,
 ) -> LabelCeiling:
     spacings = [kept.spacing for kept in each if kept.spacing is not None]
@@ -425,6 +424,5 @@ def _summed(
         largest_lost=tuple(float(spans[~row].max(initial=0.0)) for row in left),
         merged=tuple(np.sum([kept.merged for kept in each], axis=0).tolist()),
         skeleton=tuple(length / lengths for length in covered) if lengths else None,
-        seconds=round(seconds, 3),
         digest=digest,
     )
