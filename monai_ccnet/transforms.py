@@ -57,7 +57,8 @@ class LabelComplexity(Transform):
     """Measure the complexity of a label at several scales.
 
     Args:
-        measure: a measure of labels: ``"boundary"``, ``"label_jpeg"``, ``"label_detail"`` or ``"foreground"``.
+        measure: a measure of labels: ``"boundary"``, ``"label_jpeg"``, ``"label_detail"``, ``"label_ceiling"`` or
+            ``"foreground"``.
         scales: subsampling along each spatial axis, whole numbers from 1.
         settings: settings of the measure; ``spacing="physical"`` takes the spacing of a MetaTensor.
 

@@ -26,6 +26,7 @@ from monai_ccnet.constraints import (
     DiskBudget,
     LatencyBudget,
     MemoryBudget,
+    choose_scale,
     least_needed,
     trade_off,
 )
@@ -331,6 +332,7 @@ def save_measured(
     reading: DataReading,
     profile: ComplexityProfile,
     table: str | os.PathLike,
+    ceiling: LabelCeiling,
 ) -> None:
     """Draw what ``measure.yaml`` measured.
 
@@ -340,6 +342,7 @@ def save_measured(
         reading: what was read of it.
         profile: complexity of the data set.
         table: the CSV file with one row an image.
+        ceiling: what the training labels keep.
     """
     if not figures.has_matplotlib:
         print(NO_PICTURES)
@@ -347,6 +350,9 @@ def save_measured(
     folder = Path(output_dir)
     figures.save_figure(folder / "complexity.png", figures.draw_complexity(profile, table, folder=data.folder))
     figures.save_figure(folder / "scales.png", _drawn_scales(data, reading, profile))
+    chosen, reason = choose_scale(ceiling)
+    print(f"A network that takes any size {reason}.")
+    figures.save_figure(folder / "ceiling.png", _drawn_ceiling(data, reading, ceiling, chosen))
 
 
 def _drawn_scales(data: DatasetFolder, reading: DataReading, profile: ComplexityProfile) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from monai_ccnet.complexity.ceiling import label_ceiling, restored_label
 from monai_ccnet.complexity.clutter import feature_congestion, subband_entropy
 from monai_ccnet.complexity.edges import edge_information, spatial_information
 from monai_ccnet.complexity.energy import shannon_entropy, signal_energy
@@ -37,7 +38,8 @@ class Measure:
     """A measure: its function, whether it needs the image or the label, and its settings with their defaults.
 
     The function of a measure of images takes one 8-bit picture; that of a measure of labels takes class indices of
-    shape ``(H, W)`` or ``(D, H, W)``. With ``compares`` it takes the classes at full scale, then those at the scale.
+    shape ``(H, W)`` or ``(D, H, W)``. With ``compares`` it takes the classes at full scale, then those of the scale,
+    which ``restored`` gives.
 
     ``reference`` among the settings means that the measure is a number of bytes relative to either the ``"raw"`` 8-bit
     image or the ``"file"`` that it was read from.
@@ -47,6 +49,7 @@ class Measure:
     source: str
     settings: Mapping[str, Any]
     compares: bool = False
+    restored: Callable[[np.ndarray, int], np.ndarray] = label_at_scale
 
 
 MEASURES: dict[str, Measure] = {
@@ -64,6 +67,7 @@ MEASURES: dict[str, Measure] = {
     "boundary": Measure(boundary_density, "label", {"spacing": "pixels"}),
     "label_jpeg": Measure(label_jpeg_complexity, "label", {"quality": 25}),
     "label_detail": Measure(label_detail, "label", {}, compares=True),
+    "label_ceiling": Measure(label_ceiling, "label", {}, compares=True, restored=restored_label),
 }
 _JB_DEFAULTS = {"omega": 0.7}
 
@@ -203,4 +207,4 @@ def _of_label(
         raise ValueError(f"spacing must be 'pixels' or 'physical', got {unit!r}.")
     classes = class_indices(label)
     full = (classes,) if kind.compares else ()
-    return {scale: kind.function(*full, label_at_scale(classes, scale), **own) for scale in scales}
+    return {scale: kind.function(*full, kind.restored(classes, scale), **own) for scale in scales}
