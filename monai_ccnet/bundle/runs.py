@@ -369,7 +369,7 @@ def _drawn_ceiling(data: DatasetFolder, reading: DataReading, ceiling: LabelCeil
     order = [*range(middle, len(data.training)), *range(middle)]
     shown = data.training[next((index for index in order if held and held[index]), middle)]
     values = {int(value): number for value, number in reading.label_values.items()}
-    return figures.draw_ceiling(shown["image"], shown["label"], ceiling, scale, values)
+    return figures.draw_ceiling(shown["image"], shown["label"], ceiling, scale, values, reading.labels)
 
 
 def hold_plan(plan_dir: str | os.PathLike, wait: bool = True) -> None:

@@ -81,7 +81,7 @@ def _dice(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _factors(scale: int | Sequence[int], axes: int) -> tuple[int, ...]:
-    factors = (scale,) * axes if isinstance(scale, int) else tuple(scale)
+    factors = tuple(scale) if isinstance(scale, Sequence) else (scale,) * axes
     if len(factors) != axes or not all(isinstance(each, int) and each >= 1 for each in factors):
         raise ValueError(f"scale must be a whole number from 1, or {axes} of them, got {shown(scale)}.")
     return factors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ def draw_ceiling(
     ceiling: LabelCeiling,
     scale: Scale = 1,
     label_values: dict[Any, int] | None = None,
+    names: Sequence[str] = (),
 ) -> Figure:
     """Draw an image with its label, and the label restored from each scale: what is kept, lost and added.
 
@@ -37,6 +39,7 @@ def draw_ceiling(
         ceiling: what the labels of the data set keep.
         scale: scale at which the network works.
         label_values: number of the class for each value in the label's file.
+        names: names of the classes, in the order of their numbers, the background first.
     """
     pixels, classes = _in_space(image), _in_space(label, label=True, label_values=label_values).astype(int)
     known = [each for each in ceiling.scales if classes.ndim - 1 == len(per_axis(each, classes.ndim - 1))]
@@ -57,7 +60,7 @@ def draw_ceiling(
         without_ticks(axes)
         name = "the label" if each == 1 else f"restored from 1/{scale_words(each)}"
         axes.set_title(name + (" *" if each == scale else ""), fontsize=9)
-    _draw_curve(below.subplots(), ceiling, scale)
+    _draw_curve(below.subplots(), ceiling, scale, names)
     figure.suptitle(f"{ceiling.dataset}: yellow kept, red lost, green added\n{_works_at(ceiling, scale)}", fontsize=10)
     return figure
 
@@ -72,24 +75,24 @@ def _in_space(image: Any, **how: Any) -> np.ndarray:
 
 def _works_at(ceiling: LabelCeiling, scale: Scale) -> str:
     """Return in words how large a pixel of the working scale is."""
-    factors = per_axis(scale, len(ceiling.size))
+    factors, where = per_axis(scale, len(ceiling.size)), "full resolution" if scale == 1 else f"1/{scale_words(scale)}"
     if ceiling.spacing is None:
-        return f"* works at 1/{scale_words(scale)}: a pixel covers {' x '.join(map(str, factors))} of the image"
+        return f"* works at {where}: a pixel covers {' x '.join(map(str, factors))} of the image"
     lengths = " x ".join(f"{by * each:.3g}" for by, each in zip(factors, ceiling.spacing, strict=True))
-    return f"* works at 1/{scale_words(scale)}: a voxel of {lengths} mm"
+    return f"* works at {where}: a pixel of {lengths} mm"
 
 
-def _draw_curve(axes: Any, ceiling: LabelCeiling, scale: Scale) -> None:
+def _draw_curve(axes: Any, ceiling: LabelCeiling, scale: Scale, names: Sequence[str]) -> None:
     places = range(1 + len(ceiling.scales))
-    for name, values in ceiling.dice.items():
-        axes.plot(places, [1.0, *values], "o-", label=f"class {name}")
+    for index, values in ceiling.dice.items():
+        name = names[int(index)] if int(index) < len(names) else f"class {index}"
+        axes.plot(places, [1.0, *values], "o-", label=name)
     if ceiling.skeleton is not None:
         axes.plot(places, [1.0, *ceiling.skeleton], "s--", color="0.5", label="centre lines")
     axes.axhline(LEAST_DICE, color="C3", linestyle=":", label=f"{LEAST_DICE:g}")
     if scale == 1 or scale in ceiling.scales:
         axes.axvline(0 if scale == 1 else 1 + ceiling.index(scale), color="C2", alpha=0.4, linewidth=6)
-    names = ["1", *(f"1/{scale_words(each)}" for each in ceiling.scales)]
-    axes.set_xticks(places, names)
+    axes.set_xticks(places, ["1", *(f"1/{scale_words(each)}" for each in ceiling.scales)])
     axes.set_xlabel("working scale")
     axes.set_ylabel("share that labels keep")
     axes.grid(alpha=0.3)
