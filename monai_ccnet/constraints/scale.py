@@ -75,6 +75,9 @@ def _kept(ceiling: LabelCeiling, scale: Scale) -> str:
     size = f"{ceiling.smallest_structure:.3g} {ceiling.unit}"
     which = f"{ceiling.structures} structures of {size} and more"
     words = f"none of {which} vanishes" if not vanished else f"{vanished} of {which} vanish"
+    if smaller := ceiling.vanished_specks[ceiling.index(scale)]:
+        lost = f"{ceiling.largest_lost[ceiling.index(scale)]:.3g} {ceiling.unit}"
+        words += f", {smaller} of {ceiling.specks} smaller ones do, the largest lost is of {lost}"
     return f"labels keep {ceiling.worst(scale):.3f} of their Dice, {words}"
 
 
