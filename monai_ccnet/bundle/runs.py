@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from monai_ccnet.data import (
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.files import check_writable, file_digest
 from monai_ccnet.locks import hold, release
-from monai_ccnet.networks import NetworkFamily, as_scale, save_weights
+from monai_ccnet.networks import NetworkFamily, save_weights
 from monai_ccnet.networks.scaling import Scale, per_axis, scale_words
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.reporting import save_html_report, save_report, save_trade_off
@@ -235,39 +235,41 @@ _WINDOWS = ("roi_size", "patch_size", "spatial_size", "image_size")
 def scale_windows(scale: int | Sequence[int]) -> None:
     """Multiply the crops and windows of the running config, of another bundle, by the scale at which its network works.
 
-    These are whole numbers under the ids roi_size, patch_size, spatial_size and image_size, wherever they stand. What
-    changed is printed.
+    These are the whole numbers under roi_size, patch_size, spatial_size and image_size, wherever they stand, or under
+    the ids that these refer to. What changed is printed.
 
     Raises:
         ValueError: if there is none, so that the bundle's own ids have to be given.
     """
-    parser, changed = running_workflow().parser, []
-
-    def walk(config: Any, place: str) -> None:
-        for key, value in config.items() if isinstance(config, Mapping) else enumerate(config):
-            here = f"{place}::{key}" if place else str(key)
-            if key in _WINDOWS and isinstance(value, (int, list)) and _are_numbers(value):
-                lengths = value if isinstance(value, list) else [value]
-                factors = per_axis(as_scale(scale), len(lengths))
-                wider = [length * by if length > 0 else length for length, by in zip(lengths, factors, strict=True)]
-                config[key] = wider if isinstance(value, list) else wider[0]
-                changed.append(f"{here} {value} -> {config[key]}")
-            elif isinstance(value, (Mapping, list)):
-                walk(value, here)
-
-    walk(parser.get(), "")
+    parser = running_workflow().parser
+    found = dict(_windows(parser.get()))
+    places = {str(value)[1:] if str(value).startswith("@") else place for place, value in found.items()}
+    changed = []
+    for place in sorted(places):
+        value = parser.get(place)
+        lengths = value if isinstance(value, list) else [value]
+        if not all(isinstance(each, int) and not isinstance(each, bool) for each in lengths):
+            continue
+        factors = per_axis(scale, len(lengths))
+        wider = [length * by if length > 0 else length for length, by in zip(lengths, factors, strict=True)]
+        parser[place] = wider if isinstance(value, list) else wider[0]
+        changed.append(f"{place} {value} -> {parser[place]}")
     if not changed:
         raise ValueError(
             f"scale_roi found no numbers under {', '.join(_WINDOWS)} in the bundle's config: give its own ids for "
             "crops and windows, multiplied by the scale."
         )
-    parser.parse(reset=True)
-    print(f"Windows at scale {scale_words(scale)}: {'; '.join(changed)}.")
+    print(f"Crops and windows at scale {scale_words(scale)}: {'; '.join(changed)}.")
 
 
-def _are_numbers(value: Any) -> bool:
-    numbers = value if isinstance(value, list) else [value]
-    return all(isinstance(each, int) and not isinstance(each, bool) for each in numbers)
+def _windows(config: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Return the sizes of crops and windows in a config, by their ids."""
+    for key, value in config.items() if isinstance(config, Mapping) else enumerate(config):
+        here = f"{place}::{key}" if place else str(key)
+        if key in _WINDOWS:
+            yield here, value
+        elif isinstance(value, (Mapping, list)):
+            yield from _windows(value, here)
 
 
 def train_planned(plan: CompressionPlan) -> TrialRecord:

@@ -12,6 +12,7 @@ from PIL import Image
 
 import monai_ccnet
 from monai_ccnet.constraints import CompressionPlan
+from monai_ccnet.ending import root_cause
 from monai_ccnet.networks import build_network
 
 OVERLAY = monai_ccnet.bundle_root() / "configs" / "overlay"
@@ -268,6 +269,34 @@ def test_in_processes_the_network_is_wrapped_and_the_file_is_not(basic, files):
     if "compress.yaml" in files:
         state = torch.load(basic.root / "models" / "compressed.pt", weights_only=True)
         assert not any(name.startswith("module.") for name in state)
+
+
+def test_at_a_scale_their_windows_cover_as_much_as_before(basic, capsys):
+    parser = basic.compress(scale=2, scale_roi=True)
+    plan = CompressionPlan.load(basic.root / "models" / "plan.json")
+    assert (plan.scale, plan.ceiling) == (2, None)
+    assert parser.get("patch") == [64, 64]
+    assert "patch [32, 32] -> [64, 64]" in capsys.readouterr().out
+    assert parser.get_parsed_content("network").scale == [2, 2]
+    assert os.path.getsize(basic.root / "models" / "compressed.pt") <= basic.budget
+    evaluated = basic.run("train", "evaluate", "planned.yaml", scale_roi=True).get_parsed_content("network")
+    assert evaluated.scale == [2, 2]
+    assert basic.compress(run=[], plan_dir=str(basic.root / "auto"), scale="auto").get_parsed_content("plan").ceiling
+    with pytest.raises(RuntimeError) as raised:
+        basic.compress(run=[], scale=2, scale_roi=True, patch="$[32, 32]", plan_dir=str(basic.root / "other"))
+    assert "scale_roi found no numbers" in str(root_cause(raised.value))
+
+
+def test_a_network_that_cannot_be_narrowed_gets_a_scale_alone(basic):
+    own = {"_target_": "VNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 2}
+    given = {"network_def": own, "budget_bytes": 200_000_000}
+    with pytest.raises(RuntimeError) as raised:
+        basic.compress(**given)
+    assert "VNet' holds its widths" in str(root_cause(raised.value))
+    parser = basic.compress(**given, scale=2, scale_roi=True)
+    plan = CompressionPlan.load(basic.root / "models" / "plan.json")
+    assert (plan.channels, plan.scale) == ((), 2)
+    assert type(parser.get_parsed_content("network").network).__name__ == "VNet"
 
 
 def test_the_data_and_the_folder_are_ids(basic, tmp_path):
