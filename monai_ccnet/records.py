@@ -16,6 +16,7 @@ import torch
 from monai_ccnet import __version__
 from monai_ccnet.degradation.law import METRICS
 from monai_ccnet.files import file_digest
+from monai_ccnet.networks.scaling import Scale, scale_of
 from monai_ccnet.networks.size import NetworkSize, network_size
 from monai_ccnet.values import Value, check_numbers
 
@@ -81,6 +82,11 @@ class TrialRecord(Value):
     def has_learned(self) -> bool:
         """Whether the network's F1 exceeds that of the best constant prediction."""
         return self.error is None and (self.scores["f1"] or 0.0) > self.constant_score
+
+    @property
+    def scale(self) -> Scale:
+        """Factor by which the network averages its input down: one number, or one for each axis."""
+        return scale_of(self.network_def)
 
     def score(self, metric: str) -> float:
         """Return a score by its name.
