@@ -24,7 +24,7 @@ def test_it_runs_to_the_end(notebook, tmp_path):
     settings.source = "steps, every = 4, 16"
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
     printed = "".join(output.get("text", "") for output in outputs if output.output_type == "stream")
     assert "predicted: " in printed
     assert int(printed.split()[-2].replace(",", "")) <= 300_000  # bytes of the file
