@@ -40,7 +40,15 @@ def test_the_names_that_a_script_imports_are_there(script):
             assert not [name for name in names if not hasattr(module, name)], node.module
         elif f"{node.module}.py" in SCRIPTS:
             beside = ast.parse((FOLDER / f"{node.module}.py").read_text(encoding="utf-8")).body
-            assert names <= {each.name for each in beside if isinstance(each, (ast.FunctionDef, ast.ClassDef))}
+            defined = {each.name for each in beside if isinstance(each, (ast.FunctionDef, ast.ClassDef))}
+            assigned = {
+                name.id
+                for each in beside
+                if isinstance(each, ast.Assign)
+                for name in ast.walk(each.targets[0])
+                if isinstance(name, ast.Name)
+            }
+            assert names <= defined | assigned
 
 
 def test_the_tables_of_the_calibration_are_those_of_its_records(run):

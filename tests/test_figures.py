@@ -2,17 +2,19 @@
 
 from dataclasses import replace
 
+import nibabel
 import numpy as np
 import pytest
 from matplotlib.image import imread
 from PIL import Image
 
-from monai_ccnet.complexity import ComplexityProfile, measure_dataset, rank_measures
+from monai_ccnet.complexity import ComplexityProfile, measure_ceiling, measure_dataset, rank_measures
 from monai_ccnet.complexity.label import label_at_scale
 from monai_ccnet.complexity.scales import at_scale
 from monai_ccnet.constraints import AccuracyFloor, DiskBudget, compress, trade_off
 from monai_ccnet.degradation import DegradationModel, DegradationPoint
 from monai_ccnet.figures import (
+    draw_ceiling,
     draw_complexity,
     draw_degradation,
     draw_measures,
@@ -132,6 +134,41 @@ def test_the_scales_of_a_label_are_those_that_its_measure_sees(tmp_path):
     without_label, of_the_image = draw_scales(image, profile), replace(profile, settings={"measure": "jpeg"})
     assert "an image of boxes" in without_label.get_suptitle()
     assert "an image of boxes" in draw_scales(image, of_the_image, label=label).get_suptitle()
+
+
+def test_what_a_label_keeps_at_each_scale(tmp_path):
+    image = np.zeros((1, 64, 48), np.uint8)
+    label = np.zeros((1, 64, 48), np.uint8)
+    label[0, 8:40, 8:40], label[0, 50, 40] = 1, 1
+    ceiling = measure_ceiling([label])
+    figure = draw_ceiling(image, label, ceiling, 4, names=("background", "box"))
+    panels = [axes for axes in words_and_axes(figure) if axes.images]
+    assert [axes.get_title() for axes in panels] == [
+        "the label",
+        "restored from 1/2",
+        "restored from 1/4 *",
+        "restored from 1/8",
+    ]
+    assert panels[0].images[0].get_array().shape == (48, 64, 3)  # rows along y
+    red = np.array(panels[1].images[0].get_array())
+    assert red[40, 50, 0] > red[40, 50, 1]  # the speck is lost
+    assert "a pixel covers 4 x 4 of the image" in figure.get_suptitle()
+    (curve,) = (axes for axes in words_and_axes(figure) if axes.lines)
+    assert "box" in [line.get_label() for line in curve.lines]
+    affine = np.array([[0, -2, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], float)
+    volume = np.zeros((40, 32, 24), np.uint8)
+    volume[8:32, 8:24, 6:18] = 1
+    for name in ("image", "label"):
+        nibabel.save(nibabel.Nifti1Image(volume, affine), tmp_path / f"{name}.nii.gz")
+    files = [str(tmp_path / f"{name}.nii.gz") for name in ("image", "label")]
+    ceiling = measure_ceiling(files[1:])
+    assert ceiling.scales[0] == (1, 2, 2)
+    figure = draw_ceiling(*files, ceiling, (1, 2, 2))
+    assert "a pixel of 2 x 2 x 2 mm" in figure.get_suptitle()
+
+
+def words_and_axes(figure):
+    return [axes for part in figure.subfigs for axes in part.axes]
 
 
 def test_the_scales_of_a_volume_and_of_colours(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_ccnet.complexity import ComplexityProfile
+from monai_ccnet.complexity import ComplexityProfile, measure_ceiling
 from monai_ccnet.constraints import AccuracyFloor, DiskBudget, InfeasibleConstraintError, MemoryBudget, compress
 from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.records import TrialRecord
@@ -25,6 +25,11 @@ KNOWN = {
     "degradation": DegradationModel.published("unet", metric="f1"),
 }
 PLAN = compress(UNET, [DiskBudget(60_000), MemoryBudget(10_000_000, (1, 1, 32, 32))], **KNOWN)
+LABEL = np.zeros((1, 64, 48), int)
+LABEL[0, 8:40, 8:40], LABEL[0, 50, 40] = 1, 1
+SCALED = compress(
+    UNET, DiskBudget(60_000), **KNOWN, scale="auto", ceiling=measure_ceiling([LABEL]), image_shape=(1, 1, 64, 48)
+)
 SCORES = {
     "f1": 0.87,
     "iu": 0.8,
@@ -116,10 +121,26 @@ def test_the_page_says_what_was_asked_for_predicted_and_achieved():
     assert "/somewhere" not in page.text
 
 
+def test_the_scale_is_explained_with_all_that_vanishes():
+    page = Page(html_report(SCALED, record_of(SCALED))).text
+    assert SCALED.scale == 4
+    assert "1 of 1 smaller ones do, the largest lost is of 1 pixels" in SCALED.scale_lines[0]
+    for words in (
+        "The scale at which the network works",
+        SCALED.scale_lines[0],
+        "of the resolution, at which the network works",
+        "1/4 (this plan)",
+        "multiply-adds for an image of the median size, 64 x 48",
+        f"{SCALED.image_size.macs:,}",
+    ):
+        assert words in page
+    assert "The scale at which the network works" not in html_report(PLAN, record_of(PLAN))
+
+
 def test_the_page_refers_to_nothing_outside_and_shows_every_picture(tmp_path):
     for value, name in enumerate(PICTURES):
         (tmp_path / f"{name}.png").write_bytes(png(value))
-    save_html_report(tmp_path / "report.html", PLAN, record_of(PLAN))
+    save_html_report(tmp_path / "report.html", SCALED, record_of(SCALED))
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     sources = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")]
