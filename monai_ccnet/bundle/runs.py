@@ -210,23 +210,26 @@ def check_constraints(
 def ceiling_for(
     scale: int | Sequence[int] | str,
     items: Any,
+    *,
     name: str,
     smallest_structure: float | None = None,
     folder: str | os.PathLike | None = None,
+    label_key: str = "label",
 ) -> LabelCeiling | None:
     """Return what the labels of another bundle keep at each scale, ``None`` where its scale is given as a number.
 
     Args:
         scale: scale that is asked for.
-        items: its training items, with files of labels at ``label``.
+        items: its training items.
         name: name of the data set.
         smallest_structure: size of the smallest structure that must not vanish.
         folder: folder that keeps the result; ``None`` for none.
+        label_key: key of the label in an item.
     """
     if not isinstance(scale, str):
         return None
     saved = None if folder is None else Path(folder) / "ceiling.json"
-    return measure_ceiling(items, name=name, smallest_structure=smallest_structure, saved=saved)
+    return measure_ceiling(items, name=name, label_key=label_key, smallest_structure=smallest_structure, saved=saved)
 
 
 _WINDOWS = ("roi_size", "patch_size", "spatial_size", "image_size")

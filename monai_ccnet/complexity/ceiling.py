@@ -127,39 +127,48 @@ class _Kept(NamedTuple):
     left: list[list[bool]]
     merged: list[int]
     skeleton: list[int]  # pixels of it, and those covered at each scale
-    axes: int
 
 
 def _kept(label: np.ndarray, spacing: tuple[float, ...] | None, scales: Sequence[Sequence[int] | int]) -> _Kept:
-    everywhere = np.ones((3,) * label.ndim)
-    views = [restored_label(label, scale) for scale in scales]
-    kept = _Kept(
-        label.shape, spacing, {}, [], [[] for _ in scales], [0] * len(scales), [0] * (1 + len(scales)), label.ndim
-    )
-    for index in map(int, np.unique(label)):
-        if index == 0:
+    """Return what a label keeps, ``(1, ...)`` of class indices or ``(C, ...)`` with a channel of 0 and 1 per class."""
+    size, axes = label.shape[1:], label.ndim - 1
+    kept = _Kept(size, spacing, {}, [], [[] for _ in scales], [0] * len(scales), [0] * (1 + len(scales)))
+    if not label.any():
+        return kept
+    factors = [_factors(scale, axes) for scale in scales]
+    cells = tuple(math.lcm(*each) for each in zip(*factors, strict=True))
+    around = (slice(None), *_box_around(np.asarray(label.any(axis=0)), cells))
+    label = label[around]
+    views = [[restored_label(label[0], each)] if len(label) == 1 else label for each in factors]
+    for index in map(int, np.unique(label)) if len(label) == 1 else range(1, 1 + len(label)):
+        mask = label[0] == index if len(label) == 1 else label[index - 1] > 0
+        if index == 0 or not mask.any():
             continue
-        mask = label == index
-        parts, count = ndimage.label(mask, everywhere)
-        kept.dice[index] = []
-        kept.spans.extend(
-            max(
-                (side.stop - side.start) * length
-                for side, length in zip(box, spacing or [1.0] * mask.ndim, strict=True)
-            )
-            for box in ndimage.find_objects(parts)
-        )
-        line = skeletonize(mask) if mask.ndim == 2 and has_skimage else None
-        if line is not None:
-            kept.skeleton[0] += int(np.count_nonzero(line))
-        for number, view in enumerate(views):
-            answer = view == index
-            kept.dice[index].append(_dice(mask, answer))
-            kept.left[number].extend((np.bincount(parts[answer], minlength=count + 1)[1:] > 0).tolist())
-            kept.merged[number] += _merged(parts, answer, everywhere)
-            if line is not None:
-                kept.skeleton[1 + number] += int(np.count_nonzero(line & answer))
+        answers = [
+            view[0] == index if len(label) == 1 else _share(mask, each) > 0.5
+            for view, each in zip(views, factors, strict=True)
+        ]
+        box = _box_around(mask, cells)
+        _follow(kept, index, mask[box], [answer[box] for answer in answers])
     return kept
+
+
+def _follow(kept: _Kept, index: int, mask: np.ndarray, answers: Sequence[np.ndarray]) -> None:
+    """Add what a class keeps: its Dice at each scale, and of each of its structures whether anything is left."""
+    everywhere = np.ones((3,) * mask.ndim)
+    parts, count = ndimage.label(mask, everywhere)
+    lengths = kept.spacing or (1.0,) * mask.ndim
+    kept.spans.extend(
+        max((side.stop - side.start) * length for side, length in zip(box, lengths, strict=True))
+        for box in ndimage.find_objects(parts)
+    )
+    line = skeletonize(mask) if mask.ndim == 2 and has_skimage else None
+    kept.skeleton[0] += 0 if line is None else int(np.count_nonzero(line))
+    kept.dice[index] = [_dice(mask, answer) for answer in answers]
+    for number, answer in enumerate(answers):
+        kept.left[number].extend((np.bincount(parts[answer], minlength=count + 1)[1:] > 0).tolist())
+        kept.merged[number] += _merged(parts, answer, everywhere)
+        kept.skeleton[1 + number] += 0 if line is None else int(np.count_nonzero(line & answer))
 
 
 def _merged(parts: np.ndarray, answer: np.ndarray, everywhere: np.ndarray) -> int:
@@ -296,7 +305,8 @@ def measure_ceiling(
 
     Args:
         items: training items: dicts with the label's file or array at ``label_key``; or labels themselves, files or
-            class indices of shape ``(1, H, W)`` or ``(1, H, W, D)``.
+            class indices of shape ``(1, H, W)`` or ``(1, H, W, D)``; or one channel of 0 and 1 per class or region, and
+            each then goes its own way, as by a sigmoid.
         scales: factors by which resolution is divided, whole numbers from 1. Where pixels are longer along an axis,
             each is meant for the finest one, and axes of longer pixels are divided by less: with 1 x 1 x 5 mm a scale
             of 4 is 4 x 4 x 1. One number for each axis is taken as it is.
@@ -320,9 +330,12 @@ def measure_ceiling(
     >>> ceiling.structures, ceiling.specks, ceiling.vanished_specks, round(ceiling.worst(2), 4)
     (1, 1, (1, 1), 0.9998)
     """
-    labels = [item[label_key] if isinstance(item, Mapping) else item for item in items]
-    if not labels:
-        raise ValueError(f"there is no label in {name!r}: list training images with labels.")
+    labels = [item.get(label_key) if isinstance(item, Mapping) else item for item in items]
+    if not labels or any(label is None for label in labels):
+        raise ValueError(
+            f"{'an item' if labels else 'no item'} of {name!r} holds {'no' if labels else 'a'} label at {label_key!r}: "
+            "list training images with labels, or give label_key."
+        )
     if smallest_structure is not None and not smallest_structure > 0:
         raise ValueError(f"smallest_structure must be a length above 0, got {shown(smallest_structure)}.")
     loading = {key: value for key, value in (loading or {}).items() if value is not None}
@@ -349,7 +362,7 @@ def _kept_of(label: Any, loading: Mapping[str, Any], factors: Sequence[Any]) -> 
 
 
 def _loaded(label: Any, loading: Mapping[str, Any]) -> tuple[np.ndarray, tuple[float, ...] | None]:
-    """Return the class indices of a label, right-anterior-superior, and the size of a pixel, if it is known."""
+    """Return a label, channel-first and right-anterior-superior, and the size of a pixel, if it is known."""
     if isinstance(label, (str, os.PathLike)):
         # Imported here because the import takes seconds and arrays do not need it.
         from monai_ccnet.data.images import load_image
@@ -362,9 +375,9 @@ def _loaded(label: Any, loading: Mapping[str, Any]) -> tuple[np.ndarray, tuple[f
     known = [float(each) for each in pixdim][: array.ndim - 1] if pixdim is not None and is_volume else None
     array, spacing = in_ras(array, getattr(label, "affine", None), known, meta.get("space", "RAS"))
     classes = class_indices(array)
-    if classes.ndim == 3:  # with the third axis first
-        classes = np.moveaxis(classes, 0, -1)
-    return classes, None if spacing is None else tuple(spacing)
+    if len(array) == 1:
+        array = (np.moveaxis(classes, 0, -1) if classes.ndim == 3 else classes)[None]
+    return array, None if spacing is None else tuple(spacing)
 
 
 def _physical(scale: int | Sequence[int], spacing: tuple[float, ...] | None) -> int | tuple[int, ...]:

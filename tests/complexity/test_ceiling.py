@@ -145,6 +145,16 @@ def test_classes_are_told_apart_and_means_are_over_the_labels_that_hold_them():
         ceiling.worst(4)
 
 
+def test_regions_go_their_own_way_each():
+    whole, core = np.zeros((64, 64), int), np.zeros((64, 64), int)
+    whole[8:48, 8:48], core[20:23, 20:23] = 1, 1
+    ceiling = measure_ceiling([np.stack([core, whole])], scales=(2, 8), smallest_structure=1)
+    alone = [measure_ceiling([each[None]], scales=(2, 8), smallest_structure=1) for each in (core, whole)]
+    assert ceiling.dice == {"1": alone[0].dice["1"], "2": alone[1].dice["1"]}
+    assert ceiling.structures == 2
+    assert ceiling.vanished == (0, 1)
+
+
 def test_labels_without_foreground_lose_nothing():
     ceiling = measure_ceiling([np.zeros((1, 16, 16), int)])
     assert (ceiling.dice, ceiling.structures, ceiling.worst(4)) == ({}, 0, 1.0)
@@ -192,7 +202,7 @@ def test_pixels_of_pictures_and_of_2d_volumes(tmp_path):
 def test_it_is_kept_and_known_again_until_labels_or_settings_change(tmp_path, monkeypatch):
     saved = tmp_path / "ceiling.json"
     first = measure_ceiling([lesions()], saved=saved)
-    monkeypatch.setattr("monai_ccnet.complexity.ceiling._kept", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("monai_ccnet.complexity.ceiling._kept_of", lambda *_: pytest.fail("measured again"))
     assert measure_ceiling([lesions()], saved=saved) == first
     for labels, more in (
         ([lesions(small=2)], {}),
@@ -217,7 +227,11 @@ def test_it_is_a_measure_and_a_transform_like_the_others():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: measure_ceiling([]), "there is no label in 'data set'"),
+        (lambda: measure_ceiling([]), "no item of 'data set' holds a label at 'label'"),
+        (
+            lambda: measure_ceiling([{"label": lesions()}, {"image": 1}]),
+            "an item of 'data set' holds no label at 'label'",
+        ),
         (lambda: measure_ceiling([lesions()], smallest_structure=0), "smallest_structure must be a length above 0"),
         (lambda: measure_ceiling([lesions()], scales=(0,)), "whole number from 1"),
         (lambda: measure_ceiling([lesions()], scales=((2, 2, 2),)), "whole number from 1, or 2 of them"),
