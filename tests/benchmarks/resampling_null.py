@@ -86,7 +86,7 @@ def main():
                 dataset_dir=str(small),
                 train_datalist=[item for item, out in zip(items, held, strict=True) if not out],
                 val_datalist=[item for item, out in zip(items, held, strict=True) if out][:2],
-                patch_size=[length // scale for length in PATIENTS[name]],
+                patch_size=[16 * -(-length // (16 * scale)) for length in PATIENTS[name]],
                 **recipe,
             )
             definition = NetworkFamily.of(full).at(TAPERED, scale)
