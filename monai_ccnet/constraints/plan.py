@@ -204,7 +204,7 @@ class CompressionPlan(Value):
     def scale_lines(self) -> list[str]:
         """What is to be said of the working scale; nothing where the network works at 1 and nothing else is known."""
         if self.ceiling is not None:
-            chosen, reason = choose_scale(self.ceiling, self.family.divisor)
+            chosen, reason = choose_scale(self.ceiling, self.family.coarsest)
             if chosen == self.scale:
                 return [f"Scale: {reason}."]
             if self.scale in (1, *self.ceiling.scales):

@@ -14,32 +14,32 @@ __all__ = ["LEAST_DICE", "choose_scale", "coarser_scales", "scales_needed", "wor
 
 LEAST_DICE = 0.985  # that the labels of each class have to keep
 _MOST_VANISHED = 0.02  # of the structures, where the labels say how small they are; none, where the user says it
-_DIVISORS_KEPT = 2
+_PIXELS_KEPT = 2  # of each axis in the coarsest stage
 
 
-def choose_scale(ceiling: LabelCeiling, divisor: int | Sequence[int] = 1) -> tuple[Scale, str]:
+def choose_scale(ceiling: LabelCeiling, coarsest: int | Sequence[int] = 1) -> tuple[Scale, str]:
     """Return the coarsest scale at which next to nothing of the labels is lost, and why.
 
     At that scale and all finer ones the labels of each class keep 0.985 of their Dice; of their structures no more than
-    2 % vanish, and none if the smallest that counts was asked for; and each axis of the median image keeps twice the
-    divisor of the network's input, if it has as much at full resolution.
+    2 % vanish, and none if the smallest that counts was asked for; and each axis of the median image keeps two pixels of
+    the network's coarsest stage, if it has as many at full resolution.
 
     Args:
         ceiling: what the training labels keep.
-        divisor: divisor of each axis of the network's input, or one for each.
+        coarsest: factor by which the network's coarsest stage divides its input, or one for each axis.
 
     >>> import numpy as np
     >>> from monai_ccnet.complexity import measure_ceiling
     >>> label = [[[0] * 64] * 16 + [[1] * 64] * 48]
     >>> ceiling = measure_ceiling([np.array(label)])
-    >>> print(*choose_scale(ceiling, divisor=8), sep=": ")
+    >>> print(*choose_scale(ceiling, coarsest=8), sep=": ")
     4: works at 1/4: labels keep 1.000 of their Dice, none of 1 structures of 6.4 pixels and more vanishes (at 1/8 an...
     """
     axes = len(ceiling.size)
     chosen: Scale = 1
     refused = None
     for scale in ceiling.scales:
-        refused = _refused(ceiling, scale, per_axis(divisor, axes))
+        refused = _refused(ceiling, scale, per_axis(coarsest, axes, "coarsest"))
         if refused is not None:
             break
         chosen = scale
@@ -53,7 +53,7 @@ def choose_scale(ceiling: LabelCeiling, divisor: int | Sequence[int] = 1) -> tup
     )
 
 
-def _refused(ceiling: LabelCeiling, scale: Scale, divisor: Sequence[int]) -> str | None:
+def _refused(ceiling: LabelCeiling, scale: Scale, coarsest: Sequence[int]) -> str | None:
     """Return what speaks against a scale, ``None`` if nothing does."""
     place, worst = ceiling.index(scale), ceiling.worst(scale)
     if worst < LEAST_DICE:
@@ -63,8 +63,8 @@ def _refused(ceiling: LabelCeiling, scale: Scale, divisor: Sequence[int]) -> str
     if vanished > (0 if ceiling.is_asked else _MOST_VANISHED * ceiling.structures):
         size = f"{ceiling.smallest_structure:.3g} {ceiling.unit}"
         return f"{vanished} of {ceiling.structures} structures of {size} and more would vanish"
-    for length, by, unit in zip(ceiling.size, per_axis(scale, len(divisor)), divisor, strict=True):
-        least = _DIVISORS_KEPT * unit
+    for length, by, unit in zip(ceiling.size, per_axis(scale, len(coarsest)), coarsest, strict=True):
+        least = _PIXELS_KEPT * unit
         if length >= least > length // by:
             return f"an axis of {length} pixels would have {length // by}, and the network needs {least}"
     return None
@@ -106,7 +106,7 @@ def working_scale(
             if scale == "any":
                 return 1
             raise ValueError("scale='auto' needs ceiling= (measure_ceiling): give it, or the scale itself.")
-        return choose_scale(ceiling, family.divisor)[0]
+        return choose_scale(ceiling, family.coarsest)[0]
     given = as_scale(per_axis(scale, family.spatial_dims))
     if given != 1 and family.scale not in (1, given):
         raise ValueError(

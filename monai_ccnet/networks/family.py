@@ -159,6 +159,11 @@ class NetworkFamily(Value):
         return len(self.divisor)
 
     @property
+    def coarsest(self) -> tuple[int, ...]:
+        """Factor by which the coarsest stage divides each axis: the divisor, or where any size is taken the scale."""
+        return tuple(by if by > 1 else max(self.scales, default=1) for by in self.divisor)
+
+    @property
     def smallest(self) -> Channels:
         """The smallest widths that the network can have."""
         return self.nearest([0.0] * len(self.channels))

@@ -40,7 +40,7 @@ def working_scale(scale: int | Sequence[int] | str) -> Scale:
     ceiling = parser.get_parsed_content("ceiling")
     chosen = scale_of_plan(scale, family, ceiling)
     if os.environ.get("RANK", "0") == "0":
-        print(f"The network {choose_scale(ceiling, family.divisor)[1]}.")
+        print(f"The network {choose_scale(ceiling, family.coarsest)[1]}.")
     return chosen
 
 

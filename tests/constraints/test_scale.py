@@ -77,6 +77,14 @@ def test_the_rule_by_its_conditions(known, divisor, expected, reason):
     assert re.search(reason, words)
 
 
+def test_a_network_that_takes_any_size_has_a_coarsest_stage_all_the_same():
+    basic = NetworkFamily.of({"_target_": "monai.networks.nets.BasicUNet", "spatial_dims": 2})
+    assert (basic.divisor, basic.coarsest) == ((1, 1), (16, 16))
+    keeps_all = ceiling(worst=(1.0, 1.0, 1.0), size=(128, 128))
+    assert working_scale("auto", basic, keeps_all) == 4
+    assert NetworkFamily.of(UNET).coarsest == (4, 4)
+
+
 def test_lesions_of_three_pixels_among_large_ones():
     labels = []
     for index in range(6):
