@@ -21,8 +21,8 @@ def choose_scale(ceiling: LabelCeiling, coarsest: int | Sequence[int] = 1) -> tu
     """Return the coarsest scale at which next to nothing of the labels is lost, and why.
 
     At that scale and all finer ones the labels of each class keep 0.985 of their Dice; of their structures no more than
-    2 % vanish, and none if the smallest that counts was asked for; and each axis of the median image keeps two pixels of
-    the network's coarsest stage, if it has as many at full resolution.
+    2 % vanish, and none if the smallest that counts was asked for; and each axis of the median image keeps two pixels
+    of the network's coarsest stage, if it has as many at full resolution.
 
     Args:
         ceiling: what the training labels keep.
