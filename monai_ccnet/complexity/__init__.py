@@ -1,6 +1,12 @@
 """Complexity of images and labels at every scale: how much detail a network has to represent."""
 
-from monai_ccnet.complexity.ceiling import LabelCeiling, label_ceiling, measure_ceiling, restored_label
+from monai_ccnet.complexity.ceiling import (
+    LabelCeiling,
+    label_ceiling,
+    measure_ceiling,
+    restored_label,
+    scales_to_follow,
+)
 from monai_ccnet.complexity.clutter import feature_congestion, subband_entropy
 from monai_ccnet.complexity.dataset import measure_dataset
 from monai_ccnet.complexity.edges import edge_information, spatial_information
@@ -36,6 +42,7 @@ __all__ = [
     "median_frequency",
     "rank_measures",
     "restored_label",
+    "scales_to_follow",
     "scales_with",
     "shannon_entropy",
     "sift_keypoints",

@@ -24,7 +24,7 @@ from monai_ccnet.values import Value, check_numbers
 
 skeletonize, has_skimage = optional_import("skimage.morphology", name="skeletonize")
 
-__all__ = ["LabelCeiling", "label_ceiling", "measure_ceiling", "restored_label"]
+__all__ = ["LabelCeiling", "label_ceiling", "measure_ceiling", "restored_label", "scales_to_follow"]
 
 SCALES = (2, 4, 8)
 _SPECK = 0.1  # of the median label's largest structure: what is smaller may be a slip of the annotation
@@ -273,7 +273,7 @@ class LabelCeiling(Value):
         ]
         for place, scale in enumerate(self.scales):
             words = (
-                f"  1/{_words(scale)}: keep {self.worst(scale):.3f} of their Dice; {self.vanished[place]} structures"
+                f"  1/{_words(scale)}: keep {self.worst(scale):.4f} of their Dice; {self.vanished[place]} structures"
             )
             words += f" and {self.vanished_specks[place]} smaller ones vanish"
             if self.largest_lost[place]:
@@ -287,6 +287,19 @@ class LabelCeiling(Value):
 
 def _words(scale: int | tuple[int, ...]) -> str:
     return str(scale) if isinstance(scale, int) else " x ".join(map(str, scale))
+
+
+def scales_to_follow(scale: Any, spatial_dims: int) -> list[int | list[int]]:
+    """Return the scales at which what labels keep is of interest: 2, 4, 8, and one that was asked for as a number.
+
+    >>> scales_to_follow("auto", 2), scales_to_follow([2, 2, 1], 3), scales_to_follow(3, 2)
+    ([2, 4, 8], [[2, 2, 1], 2, 4, 8], [2, [3, 3], 4, 8])
+    """
+    if isinstance(scale, str) or scale == 1:
+        return list(SCALES)
+    asked = [scale] * spatial_dims if isinstance(scale, int) else list(scale)
+    others: list[int | list[int]] = [each for each in SCALES if asked != [each] * len(asked)]
+    return sorted([*others, asked], key=lambda each: math.prod(_factors(each, len(asked))))
 
 
 def measure_ceiling(
@@ -309,7 +322,7 @@ def measure_ceiling(
             each then goes its own way, as by a sigmoid.
         scales: factors by which resolution is divided, whole numbers from 1. Where pixels are longer along an axis,
             each is meant for the finest one, and axes of longer pixels are divided by less: with 1 x 1 x 5 mm a scale
-            of 4 is 4 x 4 x 1. One number for each axis is taken as it is.
+            of 4 is 4 x 4 x 1. One number for each axis is taken as it is, and a scale that comes out twice counts once.
         name: name of the data set.
         smallest_structure: size from which a structure counts, in millimetres where the labels have a spacing, else in
             pixels; by default see :class:`LabelCeiling`.
@@ -345,8 +358,8 @@ def measure_ceiling(
             known = LabelCeiling.load(saved)
             if (known.dataset, known.digest) == (name, digest):
                 return known
-    first = _loaded(labels[0], loading)[1]
-    factors = [_physical(scale, first) for scale in scales]
+    first, spacing = _loaded(labels[0], loading)
+    factors = list(dict.fromkeys(_physical(scale, spacing, first.ndim - 1) for scale in scales))
     n_jobs = min(4, os.cpu_count() or 1) if n_jobs is None else n_jobs
     tasks = (delayed(_kept_of)(label, loading, factors) for label in labels)
     results = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(tasks)
@@ -380,10 +393,13 @@ def _loaded(label: Any, loading: Mapping[str, Any]) -> tuple[np.ndarray, tuple[f
     return array, None if spacing is None else tuple(spacing)
 
 
-def _physical(scale: int | Sequence[int], spacing: tuple[float, ...] | None) -> int | tuple[int, ...]:
+def _physical(scale: int | Sequence[int], spacing: tuple[float, ...] | None, axes: int) -> int | tuple[int, ...]:
     """Return a scale along each axis, less where pixels are longer; as one number if it is the same."""
-    if not isinstance(scale, int) or spacing is None:
-        return scale if isinstance(scale, int) else tuple(scale)
+    if not isinstance(scale, int):
+        given = _factors(scale, axes)
+        return given[0] if len(set(given)) == 1 else given
+    if spacing is None:
+        return scale
     finest = min(spacing) * scale
     factors = tuple(2 ** max(0, min(round(math.log2(finest / length)), round(math.log2(scale)))) for length in spacing)
     return scale if all(length * 2**0.5 < 2 * min(spacing) for length in spacing) else factors

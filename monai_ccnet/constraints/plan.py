@@ -208,7 +208,7 @@ class CompressionPlan(Value):
             if chosen == self.scale:
                 return [f"Scale: {reason}."]
             if self.scale in (1, *self.ceiling.scales):
-                kept = f"labels keep {self.ceiling.worst(self.scale):.3f} of their Dice there"
+                kept = f"labels keep {self.ceiling.worst(self.scale):.4f} of their Dice there"
                 return [f"Scale: 1/{scale_words(self.scale)}, as asked; {kept}. Chosen by them: {reason}."]
         return [] if self.scale == 1 else [f"Scale: works at 1/{scale_words(self.scale)}."]
 

@@ -33,7 +33,7 @@ def choose_scale(ceiling: LabelCeiling, coarsest: int | Sequence[int] = 1) -> tu
     >>> label = [[[0] * 64] * 16 + [[1] * 64] * 48]
     >>> ceiling = measure_ceiling([np.array(label)])
     >>> print(*choose_scale(ceiling, coarsest=8), sep=": ")
-    4: works at 1/4: labels keep 1.000 of their Dice, none of 1 structures of 6.4 pixels and more vanishes (at 1/8 an...
+    4: works at 1/4: labels keep 1.0000 of their Dice, none of 1 structures of 6.4 pixels and more vanishes (at 1/8...
     """
     axes = len(ceiling.size)
     chosen: Scale = 1
@@ -58,7 +58,7 @@ def _refused(ceiling: LabelCeiling, scale: Scale, coarsest: Sequence[int]) -> st
     place, worst = ceiling.index(scale), ceiling.worst(scale)
     if worst < LEAST_DICE:
         who = "labels" if scale == ceiling.scales[0] else "they"
-        return f"{who} would keep {math.floor(worst * 1000) / 1000:.3f}"
+        return f"{who} would keep {worst:.4f}"
     vanished = ceiling.vanished[place]
     if vanished > (0 if ceiling.is_asked else _MOST_VANISHED * ceiling.structures):
         size = f"{ceiling.smallest_structure:.3g} {ceiling.unit}"
@@ -78,7 +78,7 @@ def _kept(ceiling: LabelCeiling, scale: Scale) -> str:
     if smaller := ceiling.vanished_specks[ceiling.index(scale)]:
         lost = f"{ceiling.largest_lost[ceiling.index(scale)]:.3g} {ceiling.unit}"
         words += f", {smaller} of {ceiling.specks} smaller ones do, the largest lost is of {lost}"
-    return f"labels keep {ceiling.worst(scale):.3f} of their Dice, {words}"
+    return f"labels keep {ceiling.worst(scale):.4f} of their Dice, {words}"
 
 
 def working_scale(

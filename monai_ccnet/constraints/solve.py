@@ -136,7 +136,7 @@ def compress(
         for coarser in filter(fits, coarser_scales(chosen, ceiling)):
             if scale == "any":
                 return _plan(replace(family, scale=coarser), constraints, **given)
-            kept = "" if ceiling is None else f", where labels keep {ceiling.worst(coarser):.3f} of their Dice"
+            kept = "" if ceiling is None else f", where labels keep {ceiling.worst(coarser):.4f} of their Dice"
             raise InfeasibleConstraintError(
                 f"{error} Or let the network work at 1/{scale_words(coarser)} of the resolution{kept}: scale "
                 f"{coarser if isinstance(coarser, int) else list(coarser)}, or 'any'."

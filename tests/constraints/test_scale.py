@@ -56,8 +56,8 @@ def ceiling(worst=(0.999, 0.99, 0.95), vanished=(0, 0, 0), structures=100, is_as
 @pytest.mark.parametrize(
     ("known", "divisor", "expected", "reason"),
     [
-        (ceiling(), 1, 4, r"keep 0\.990 of their Dice, none of 100 structures .* \(at 1/8 they would keep 0\.950\)"),
-        (ceiling(worst=(0.98, 0.97, 0.9)), 1, 1, r"full resolution \(at 1/2 labels would keep 0\.980"),
+        (ceiling(), 1, 4, r"keep 0\.9900 of their Dice, none of 100 structures .* \(at 1/8 they would keep 0\.9500\)"),
+        (ceiling(worst=(0.98, 0.97, 0.9)), 1, 1, r"full resolution \(at 1/2 labels would keep 0\.9800"),
         (ceiling(worst=(0.999, 0.98, 0.999)), 1, 2, "16|at 1/4"),  # no further than the first that loses
         (ceiling(worst=(1.0, 1.0, 1.0)), 1, 8, "64 times fewer multiply-adds"),
         (ceiling(worst=(1.0, 1.0, 1.0)), 32, 4, "an axis of 256 pixels would have 32, and the network needs 64"),
@@ -66,7 +66,7 @@ def ceiling(worst=(0.999, 0.99, 0.95), vanished=(0, 0, 0), structures=100, is_as
         (ceiling(vanished=(0, 2, 9)), 1, 4, "2 of 100 structures of 4 pixels and more vanish"),
         (ceiling(vanished=(0, 3, 9)), 1, 2, "3 of 100 structures of 4 pixels and more would vanish"),
         (ceiling(vanished=(0, 1, 9), is_asked=True), 1, 2, "1 of 100 structures"),
-        (ceiling(dice={}, structures=0), 1, 8, "keep 1.000"),
+        (ceiling(dice={}, structures=0), 1, 8, "keep 1.0000"),
     ],
 )
 def test_the_rule_by_its_conditions(known, divisor, expected, reason):
@@ -187,7 +187,7 @@ def test_a_budget_that_no_width_meets_names_the_coarser_scale_or_takes_it(kind, 
     ):
         compress(UNET, budget)
     with pytest.raises(
-        InfeasibleConstraintError, match=r"1/2 of the resolution, where labels keep 0\.999 of their Dice"
+        InfeasibleConstraintError, match=r"1/2 of the resolution, where labels keep 0\.9990 of their Dice"
     ):
         compress(UNET, budget, ceiling=ceiling(worst=(0.999, 0.9, 0.9)))
     if kind is LatencyBudget:
@@ -195,7 +195,7 @@ def test_a_budget_that_no_width_meets_names_the_coarser_scale_or_takes_it(kind, 
     plan = compress(UNET, budget, scale="any", ceiling=ceiling(worst=(0.97, 0.9, 0.9)))
     assert plan.scale == 2
     assert budget.needed(plan.network_def) <= budget.limit
-    assert "labels keep 0.970 of their Dice there. Chosen by them: works at full resolution" in plan.scale_lines[0]
+    assert "labels keep 0.9700 of their Dice there. Chosen by them: works at full resolution" in plan.scale_lines[0]
     with pytest.raises(InfeasibleConstraintError) as raised:
         compress(UNET, DiskBudget(1000), scale="any", ceiling=ceiling())
     assert "resolution" not in str(raised.value)  # no file gets smaller by a scale
