@@ -16,6 +16,7 @@ from joblib import Parallel, delayed
 
 import monai_ccnet
 from monai_ccnet.data import open_dataset
+from monai_ccnet.ending import root_cause
 from monai_ccnet.files import write_json
 from monai_ccnet.networks import NetworkFamily
 from monai_ccnet.training import run_trial
@@ -39,10 +40,11 @@ PHASES = [
     (TAPERED, 0, [*PATIENTS][:-1], (1, 2, 4, 8)),
     (TAPERED, 1, [*PATIENTS][:-1], (1, 2, 4, 8)),
     (WIDE, 0, [*PATIENTS][:-1], (2, 4, 8)),
-    (TAPERED, 0, ["hippocampus_3d", *OTHERS], (1, 2, 4, 8)),
+    (TAPERED, 0, [*OTHERS], (1, 2, 4, 8)),
     (UNIFORM, 0, [*PATIENTS][:-1], (1, 2, 4, 8)),
     (WIDE, 0, [*PATIENTS][:-1], (1,)),
     (UNIFORM, 1, [*PATIENTS][:-1], (1, 2, 4, 8)),
+    (TAPERED, 0, ["hippocampus_3d"], (1, 2)),
     (TAPERED, 1, ["hippocampus_3d"], (1, 2)),
     (UNIFORM, 0, ["hippocampus_3d"], (1, 2)),
     (WIDE, 0, ["hippocampus_3d"], (1, 2)),
@@ -106,6 +108,15 @@ def train(data_dir, results, channels, seed, name, scale):
     return record
 
 
+def tried(*given):
+    """Train, or say why it failed, so that the others go on."""
+    try:
+        return train(*given)
+    except Exception as error:
+        print(f"{given[2:]} failed: {root_cause(error)}", flush=True)
+        return None
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data")
@@ -120,12 +131,13 @@ def main():
         for name in names
         for scale in sorted(set(scales) & set(SCALES.get(name, scales)), reverse=True)
     ]
-    tasks = (delayed(train)(given.data, given.results, *each) for each in wanted if time.monotonic() < end)
+    tasks = (delayed(tried)(given.data, given.results, *each) for each in wanted if time.monotonic() < end)
     for record in Parallel(n_jobs=given.processes, return_as="generator_unordered", pre_dispatch=given.processes)(
         tasks
     ):
-        records.append(record)
-        save_values(Path(given.results) / "records.jsonl", records)
+        if record is not None:
+            records.append(record)
+            save_values(Path(given.results) / "records.jsonl", records)
 
 
 if __name__ == "__main__":
