@@ -92,7 +92,7 @@ def train(data_dir, results, channels, seed, name, scale):
         test_datalist=validation + data.test,
         seed=seed,
         lambda_dice=1.0,
-        precision="bfloat16",
+        precision="float32" if name == "hippocampus_3d" else "bfloat16",
         patch_size=list(patch),
         **{
             "test::additional_metrics::surface_dice": {
