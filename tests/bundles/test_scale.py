@@ -150,6 +150,12 @@ def test_a_budget_on_arithmetic_takes_a_coarser_scale_on_request(large, tmp_path
     assert plan.scale > 1
 
 
+def test_the_papers_law_means_full_resolution(large, tmp_path):
+    words = ["--law", "paper", "--allocation", "complexity", "--measure", "jpeg"]
+    assert run("compress", large, tmp_path, *JOB, *words) in (0, 3)
+    assert CompressionPlan.load(tmp_path / "plan.json").scale == 1
+
+
 def test_the_smallest_structure_is_asked_for(large, tmp_path):
     assert run("measure", large, tmp_path, "--smallest_structure", "7") == 0
     ceiling = LabelCeiling.load(tmp_path / "ceiling.json")
