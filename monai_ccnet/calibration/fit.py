@@ -139,8 +139,10 @@ def _fitted(
         curvature=curvature,
     )
     dims = {inner_def(record.network_def).get("spatial_dims") for record in records}
+    scales = {record.scale for record in records}
     return replace(
         fitted,
+        scale=scales.pop() if len(scales) == 1 else None,
         full_weights=max(record.size.weights for record in records),
         spatial_dims=dims.pop() if len(dims) == 1 else None,
     )

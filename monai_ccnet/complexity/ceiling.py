@@ -349,7 +349,9 @@ def measure_ceiling(
             f"{'an item' if labels else 'no item'} of {name!r} holds {'no' if labels else 'a'} label at {label_key!r}: "
             "list training images with labels, or give label_key."
         )
-    if smallest_structure is not None and not smallest_structure > 0:
+    if isinstance(scales, str) or not isinstance(scales, Sequence) or not scales:
+        raise ValueError(f"scales must be a list of whole numbers from 1, got {shown(scales)}.")
+    if smallest_structure is not None and not (isinstance(smallest_structure, (int, float)) and smallest_structure > 0):
         raise ValueError(f"smallest_structure must be a length above 0, got {shown(smallest_structure)}.")
     loading = {key: value for key, value in (loading or {}).items() if value is not None}
     digest = _digest(labels, [list(scales), smallest_structure, loading])
@@ -360,14 +362,28 @@ def measure_ceiling(
                 return known
     first, spacing = _loaded(labels[0], loading)
     factors = list(dict.fromkeys(_physical(scale, spacing, first.ndim - 1) for scale in scales))
+    each = _each_kept(labels, loading, factors, n_jobs, progress)
+    if len({len(kept.size) for kept in each}) > 1:
+        raise ValueError(f"labels of {name!r} have two and three axes: give those of one kind.")
+    spacings = [kept.spacing for kept in each if kept.spacing is not None]
+    median = tuple(np.median(spacings, axis=0).tolist()) if len(spacings) == len(each) else None
+    again = list(dict.fromkeys(_physical(scale, median, first.ndim - 1) for scale in scales))
+    if again != factors:  # the first label's pixels are not the usual ones
+        factors, each = again, _each_kept(labels, loading, again, n_jobs, progress)
+    ceiling = _summed(each, factors, name, smallest_structure, median, digest)
+    if saved is not None:
+        ceiling.save(saved)
+    return ceiling
+
+
+def _each_kept(
+    labels: Sequence[Any], loading: Mapping[str, Any], factors: Sequence[Any], n_jobs: int | None, progress: bool
+) -> list[_Kept]:
     n_jobs = min(4, os.cpu_count() or 1) if n_jobs is None else n_jobs
     tasks = (delayed(_kept_of)(label, loading, factors) for label in labels)
     results = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(tasks)
     bar = tqdm(results, total=len(labels), desc="what labels keep", unit="label", disable=None if progress else True)
-    ceiling = _summed(list(bar), factors, name, smallest_structure, digest)
-    if saved is not None:
-        ceiling.save(saved)
-    return ceiling
+    return list(bar)
 
 
 def _kept_of(label: Any, loading: Mapping[str, Any], factors: Sequence[Any]) -> _Kept:
@@ -400,9 +416,11 @@ def _physical(scale: int | Sequence[int], spacing: tuple[float, ...] | None, axe
         return given[0] if len(set(given)) == 1 else given
     if spacing is None:
         return scale
-    finest = min(spacing) * scale
-    factors = tuple(2 ** max(0, min(round(math.log2(finest / length)), round(math.log2(scale)))) for length in spacing)
-    return scale if all(length * 2**0.5 < 2 * min(spacing) for length in spacing) else factors
+    longer = [length / min(spacing) for length in spacing]
+    factors = tuple(
+        scale if ratio < 2**0.5 else max(1, min(scale, 2 ** round(math.log2(scale / ratio)))) for ratio in longer
+    )
+    return scale if len(set(factors)) == 1 else factors
 
 
 def _digest(labels: Sequence[Any], read_as: Any) -> str:
@@ -411,8 +429,9 @@ def _digest(labels: Sequence[Any], read_as: Any) -> str:
         if isinstance(label, (str, os.PathLike)):
             digest.update(file_digest(*files_of(str(label))).encode())
         else:
-            array = as_array(label)
-            digest.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+            array, affine = as_array(label), getattr(label, "affine", None)
+            place = "" if affine is None else as_array(affine).tolist()
+            digest.update(f"{array.dtype} {array.shape} {place}".encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
@@ -421,10 +440,9 @@ def _summed(
     factors: Sequence[int | tuple[int, ...]],
     name: str,
     smallest_structure: float | None,
+    spacing: tuple[float, ...] | None,
     digest: str,
 ) -> LabelCeiling:
-    spacings = [kept.spacing for kept in each if kept.spacing is not None]
-    spacing = tuple(np.median(spacings, axis=0).tolist()) if len(spacings) == len(each) else None
     largest = [max(kept.spans) for kept in each if kept.spans]
     least = smallest_structure
     if least is None:

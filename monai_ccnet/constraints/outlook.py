@@ -49,9 +49,11 @@ class Outlook:
 
     @property
     def scales(self) -> tuple[int, ...]:
-        """The scales whose complexity is needed: each stage's, times the scale at which the network works."""
+        """The scales whose complexity is needed: 1, or each stage's, times the scale at which the network works."""
+        if self.allocation != "complexity":
+            return (1,)
         coarsest = max(per_axis(self.family.scale, self.family.spatial_dims))
-        return tuple(coarsest * scale for scale in (self.family.scales if self.allocation == "complexity" else (1,)))
+        return tuple(coarsest * scale for scale in self.family.scales)
 
     @functools.cached_property
     def losses_per_decade(self) -> list[float]:
@@ -82,12 +84,12 @@ class Outlook:
     def predicted(self, channels: Channels) -> Prediction | None:
         """Return the prediction for the whole network, or for its most degraded stage by the rule ``"complexity"``.
 
-        If the law is only assumed to hold for this network, as it is at any working scale but 1, the interval is
-        unknown.
+        If the law is only assumed to hold for this network, as it is at a working scale at which it was not measured,
+        the interval is unknown.
         """
         if self.complexity is None:
             return None
-        cases = [(self.complexity.at(self.scales[0]), self.compression(channels))]
+        cases = [(self.complexity.at(1), self.compression(channels))]
         if self.allocation == "complexity":
             shares = self.family.multipliers(channels)
             pairs = zip(self.scales, shares, strict=True)
@@ -95,4 +97,4 @@ class Outlook:
         least = min((self.law.predict_interval(*case) for case in cases), key=lambda prediction: prediction.score)
         network_def = self.family.network_def
         assumed = self.law.assumption_for(network_def, self.family.spatial_dims, self.full_weights)
-        return replace(least, low=None, high=None) if assumed or self.family.scale != 1 else least
+        return replace(least, low=None, high=None) if assumed or self.family.scale != self.law.scale else least

@@ -15,7 +15,7 @@ from monai_ccnet.degradation import DegradationModel, Prediction
 from monai_ccnet.files import shown
 from monai_ccnet.networks.family import NetworkFamily
 from monai_ccnet.networks.latency import LatencyComparison
-from monai_ccnet.networks.scaling import Scale, per_axis, scale_words
+from monai_ccnet.networks.scaling import Scale, per_axis, scale_of, scale_words
 from monai_ccnet.networks.size import NetworkSize
 from monai_ccnet.values import Value
 
@@ -76,6 +76,11 @@ class CompressionPlan(Value):
         object.__setattr__(self, "multipliers", tuple(self.multipliers))
         object.__setattr__(self, "channels", tuple(self.channels))
         object.__setattr__(self, "constraints", tuple(self.constraints) or (self.constraint,))
+        if scale_of(self.network_def) != self.family.scale:
+            raise ValueError(
+                f"the plan's network works at 1/{scale_words(scale_of(self.network_def))} and its family at "
+                f"1/{scale_words(self.family.scale)}: plan again."
+            )
         if not all(0 < multiplier <= 1 for multiplier in self.multipliers):
             raise ValueError(f"multipliers must lie in (0, 1], got {shown(self.multipliers)}.")
         if self.allocation not in _RULES:
@@ -130,11 +135,12 @@ class CompressionPlan(Value):
         """Difference from the network that the law was measured on; ``None`` if there is none."""
         family = self.family
         other = self.degradation.assumption_for(family.network_def, family.spatial_dims, self.full_size.weights)
-        if self.scale == 1:
+        if self.scale == self.degradation.scale:
             return other
+        measured = "several scales" if self.degradation.scale is None else _where(self.degradation.scale)
         words = (
-            f"Assumption: the law was measured at full resolution, and is taken to hold at 1/{scale_words(self.scale)} "
-            "relative to the full-size network at that scale."
+            f"Assumption: the law was measured at {measured}, and is taken to hold at {_where(self.scale)} relative to "
+            "the full-size network there."
         )
         return words if other is None else f"{words}\n{other}"
 
@@ -209,8 +215,12 @@ class CompressionPlan(Value):
                 return [f"Scale: {reason}."]
             if self.scale in (1, *self.ceiling.scales):
                 kept = f"labels keep {self.ceiling.worst(self.scale):.4f} of their Dice there"
-                return [f"Scale: 1/{scale_words(self.scale)}, as asked; {kept}. Chosen by them: {reason}."]
-        return [] if self.scale == 1 else [f"Scale: works at 1/{scale_words(self.scale)}."]
+                return [f"Scale: {_where(self.scale)}, as asked; {kept}. Chosen by them: {reason}."]
+        return [] if self.scale == 1 else [f"Scale: works at {_where(self.scale)}."]
+
+
+def _where(scale: Scale) -> str:
+    return "full resolution" if scale == 1 else f"1/{scale_words(scale)}"
 
 
 def planned_network_def(path: str | os.PathLike, trusted: Collection[str] = ()) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ def choose_scale(ceiling: LabelCeiling, coarsest: int | Sequence[int] = 1) -> tu
 
     At that scale and all finer ones the labels of each class keep 0.985 of their Dice; of their structures no more than
     2 % vanish, and none if the smallest that counts was asked for; and each axis of the median image keeps two pixels
-    of the network's coarsest stage, if it has as many at full resolution.
+    of the network's coarsest stage; a shorter one is not divided.
 
     Args:
         ceiling: what the training labels keep.
@@ -36,6 +36,8 @@ def choose_scale(ceiling: LabelCeiling, coarsest: int | Sequence[int] = 1) -> tu
     4: works at 1/4: labels keep 1.0000 of their Dice, none of 1 structures of 6.4 pixels and more vanishes (at 1/8...
     """
     axes = len(ceiling.size)
+    if not ceiling.dice:
+        return 1, "works at full resolution, since no label holds any foreground"
     chosen: Scale = 1
     refused = None
     for scale in ceiling.scales:
@@ -64,8 +66,8 @@ def _refused(ceiling: LabelCeiling, scale: Scale, coarsest: Sequence[int]) -> st
         size = f"{ceiling.smallest_structure:.3g} {ceiling.unit}"
         return f"{vanished} of {ceiling.structures} structures of {size} and more would vanish"
     for length, by, unit in zip(ceiling.size, per_axis(scale, len(coarsest)), coarsest, strict=True):
-        least = _PIXELS_KEPT * unit
-        if length >= least > length // by:
+        least = min(length, _PIXELS_KEPT * unit)  # what is shorter stays as it is
+        if length // by < least:
             return f"an axis of {length} pixels would have {length // by}, and the network needs {least}"
     return None
 
@@ -75,6 +77,7 @@ def _kept(ceiling: LabelCeiling, scale: Scale) -> str:
     size = f"{ceiling.smallest_structure:.3g} {ceiling.unit}"
     which = f"{ceiling.structures} structures of {size} and more"
     words = f"none of {which} vanishes" if not vanished else f"{vanished} of {which} vanish"
+    words = words if ceiling.structures else f"no structure is of {size} and more"
     if smaller := ceiling.vanished_specks[ceiling.index(scale)]:
         lost = f"{ceiling.largest_lost[ceiling.index(scale)]:.3g} {ceiling.unit}"
         words += f", {smaller} of {ceiling.specks} smaller ones do, the largest lost is of {lost}"

@@ -213,7 +213,7 @@ def _plan(
         constraints=constraints,
         latency=clocks[0].compared(_full_def(family, clocks[0].input_shape), family.at(channels)) if clocks else None,
         ceiling=ceiling,
-        image_size=None if image_shape is None else family.size(channels, _padded(family, image_shape)),
+        image_size=_image_size(family, channels, image_shape),
     )
 
 
@@ -230,6 +230,13 @@ def _full_size(family: NetworkFamily, input_shape: Sequence[int]) -> NetworkSize
     if family.has_fixed_size and tuple(input_shape[2:]) != family.input_shape[2:]:
         return family.size(family.channels, scale=1)  # it takes no input of this size
     return network_size(_full_def(family, input_shape), input_shape)
+
+
+def _image_size(family: NetworkFamily, channels: Channels, image_shape: Sequence[int] | None) -> NetworkSize | None:
+    """Return the sizes for a whole image, ``None`` without one and where the network takes inputs of one size only."""
+    if image_shape is None or family.has_fixed_size:
+        return None
+    return family.size(channels, _padded(family, image_shape))
 
 
 def _padded(family: NetworkFamily, image_shape: Sequence[int]) -> tuple[int, ...]:

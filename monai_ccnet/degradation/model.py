@@ -68,6 +68,7 @@ class DegradationModel(Value):
             unknown.
         full_weights: kernel weights of the full-size network that was measured; ``None`` if not known.
         spatial_dims: number of spatial axes of the networks that were measured, 2 or 3; ``None`` if unknown.
+        scale: scale at which they worked; ``None`` if several.
     """
 
     slope: float
@@ -90,8 +91,11 @@ class DegradationModel(Value):
     max_compression: float | None = None
     full_weights: int | None = None
     spatial_dims: int | None = None
+    scale: int | tuple[int, ...] | None = 1
 
     def __post_init__(self) -> None:
+        if isinstance(self.scale, (list, tuple)):
+            object.__setattr__(self, "scale", tuple(self.scale))
         for name in ("settings", "dataset_slopes", "left_out_errors"):
             object.__setattr__(self, name, dict(getattr(self, name)))
         if self.covariance is not None:

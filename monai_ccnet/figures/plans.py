@@ -26,8 +26,7 @@ def draw_plan(plan: CompressionPlan) -> Figure:
     """
     stages = plan.family
     model, profile = plan.degradation, plan.complexity
-    finest = plan.stage_scales[:1] or (1,)
-    scales = plan.stage_scales if stages.layerwise else finest * len(plan.channels)
+    scales = plan.stage_scales if stages.layerwise else (1,) * len(plan.channels)
     explained = profile is not None and len(scales) > 0 and set(scales) <= set(profile.scales)
     figure = Figure(figsize=(PAGE_WIDTH, 6.2 if explained else 3.1), layout="constrained")
     top, *below = figure.subplots(1 + explained, 1, squeeze=False).ravel()
@@ -38,7 +37,7 @@ def draw_plan(plan: CompressionPlan) -> Figure:
         assert profile is not None
         by_stage = plan.allocation == "complexity"
         compressions = [share**-2 for share in plan.multipliers] if by_stage else [plan.compression] * len(scales)
-        lines = {scale_name(scale): profile.at(scale) for scale in (scales if by_stage else finest)}
+        lines = {scale_name(scale): profile.at(scale) for scale in (scales if by_stage else (1,))}
         _draw_law(below[0], model, lines, compressions)
         what = "the stage" if by_stage else "the network"
         below[0].set_xlabel(f"times fewer weights in {what}")

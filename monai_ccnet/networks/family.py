@@ -18,7 +18,16 @@ from monai_ccnet.networks.building import (
     target_of,
     without_fetching,
 )
-from monai_ccnet.networks.scaling import AtScale, Scale, as_scale, inner_def, per_axis, scale_of, wrapped_def
+from monai_ccnet.networks.scaling import (
+    AtScale,
+    Scale,
+    as_scale,
+    inner_def,
+    is_at_scale,
+    per_axis,
+    scale_of,
+    wrapped_def,
+)
 from monai_ccnet.networks.size import NetworkSize, network_size
 from monai_ccnet.networks.widths import Widths, check_shape, default_input_shape, divisor_of, widths_entry
 from monai_ccnet.values import Value
@@ -90,7 +99,7 @@ class NetworkFamily(Value):
         >>> family.channels, family.scales, family.at((8, 8, 8))["channels"]
         ((64, 128, 256), (1, 2, 4), [8, 8, 8])
         """
-        scale, given = _unscaled(network_def)
+        scale, given, own_divisor = _unscaled(network_def)
         entry = Widths(**widths) if isinstance(widths, Mapping) else widths or widths_entry(given)
         network_def = _offline(given)
         arguments, name = arguments_of(network_def), target_of(network_def)
@@ -119,7 +128,7 @@ class NetworkFamily(Value):
             multiples=multiples,
             least=entry.least,
             layerwise=layerwise,
-            divisor=divisor_of(network_def, entry),
+            divisor=own_divisor or divisor_of(network_def, entry),
             input_shape=default_input_shape(network_def, entry),
             has_fixed_size=entry.input_size is not None,
             scale=scale,
@@ -135,7 +144,7 @@ class NetworkFamily(Value):
         Raises:
             ValueError: if the divisor of its input cannot be found by trying sizes.
         """
-        scale, given = _unscaled(network_def)
+        scale, given, _ = _unscaled(network_def)
         network_def = _offline(given)
         network = AtScale(build_network(network_def, device="meta"))
         channels = arguments_of(network_def).get("in_channels", 1)
@@ -235,10 +244,14 @@ class NetworkFamily(Value):
         return sizes[key]
 
 
-def _unscaled(network_def: Any) -> tuple[Scale, dict[str, Any]]:
-    """Return the scale at which a network works, and the config of the network itself."""
+def _unscaled(network_def: Any) -> tuple[Scale, dict[str, Any], tuple[int, ...] | None]:
+    """Return the scale at which a network works, the config of the network itself, and the divisor that was given."""
     given = network_def_of(network_def)
-    return scale_of(given), dict(inner_def(given))
+    inner = dict(inner_def(given))
+    divisor = given.get("divisor") if is_at_scale(given) else None
+    if divisor is not None:
+        divisor = per_axis(divisor, arguments_of(inner).get("spatial_dims", 2), "divisor")
+    return scale_of(given), inner, divisor
 
 
 def _offline(network_def: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -83,6 +84,7 @@ class AtScale(torch.nn.Module):
             x = functional.avg_pool2d(x, self.scale) if len(size) == 2 else functional.avg_pool3d(x, self.scale)
         answer = self.network(x)
         if torch.jit.is_scripting():
+            assert isinstance(answer, torch.Tensor)  # of several kinds, the one that a network gives in eval mode
             return self._restored(answer, list(x.shape[2:]), size)
         return self._each_restored(answer, list(x.shape[2:]), size)
 
@@ -92,7 +94,9 @@ class AtScale(torch.nn.Module):
         if max(self.scale) > 1:
             grown = [length * scale for length, scale in zip(answer.shape[2:], self.scale)]  # noqa: B905
             mode = "bilinear" if axes == 2 else "trilinear"
-            answer = functional.interpolate(answer.float(), size=grown, mode=mode, align_corners=False)
+            if answer.dtype != torch.float64:
+                answer = answer.float()
+            answer = functional.interpolate(answer, size=grown, mode=mode, align_corners=False)
         for axis in range(axes):
             padded = small[axis] * self.scale[axis]
             kept = (size[axis] * answer.shape[2 + axis] + padded - 1) // padded
@@ -115,6 +119,10 @@ class AtScale(torch.nn.Module):
 
         return tree_map(restored, answer)
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load the inner network's state dict; errors name its entries as it does."""
+        return self.network.load_state_dict(state_dict, strict=strict, assign=assign)
+
     def extra_repr(self) -> str:
         """Return the scale and the divisor in words."""
         return f"scale={self.scale}, divisor={self.divisor}"
@@ -131,10 +139,7 @@ def _without_prefix(module: AtScale, state_dict: dict[str, Any], prefix: str, lo
 
 
 def _with_prefix(module: AtScale, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    _rename(state_dict, prefix, f"{prefix}network.")
-    metadata = getattr(state_dict, "_metadata", None)
-    if metadata is not None:
-        _rename(metadata, prefix, f"{prefix}network.")
+    _rename(state_dict, prefix, f"{prefix}network.")  # a copy; what is told of versions is the caller's own
 
 
 def _rename(names: Any, old: str, new: str) -> None:
@@ -188,9 +193,10 @@ def as_scale(scale: Any, name: str = "scale") -> Scale:
     (2, (2, 2, 1))
     """
     values = tuple(scale) if isinstance(scale, Sequence) and not isinstance(scale, str) else (scale,)
-    if not values or not all(isinstance(each, int) and not isinstance(each, bool) and each >= 1 for each in values):
+    whole = [isinstance(each, Integral) and not isinstance(each, bool) and int(each) >= 1 for each in values]
+    if not values or not all(whole):
         raise ValueError(f"{name} must be a whole number from 1, or one for each axis, got {shown(scale)}.")
-    return values[0] if len(set(values)) == 1 else values
+    return int(values[0]) if len(set(values)) == 1 else tuple(map(int, values))
 
 
 def per_axis(scale: int | Sequence[int], axes: int, name: str = "scale") -> tuple[int, ...]:
@@ -200,7 +206,7 @@ def per_axis(scale: int | Sequence[int], axes: int, name: str = "scale") -> tupl
         ValueError: if it is not made of whole numbers from 1, or given for another number of axes.
     """
     whole = as_scale(scale, name)
-    if not isinstance(scale, int) and len(scale) != axes:
+    if isinstance(scale, Sequence) and len(scale) != axes:
         raise ValueError(f"a {name} for {axes} axes has one number or {axes}, got {list(scale)}.")
     return (whole,) * axes if isinstance(whole, int) else whole
 
@@ -229,10 +235,14 @@ def _spatial_dims(network: torch.nn.Module) -> int:
 def _probed_divisor(network: torch.nn.Module, axes: int) -> tuple[int, ...]:
     """Return the smallest divisor of each axis with which a network gives an answer of its input's size."""
     training, shapes = network.training, on_meta(network).eval()
-    channels = _first_convolution(network).in_channels
+    first = _first_convolution(network)
 
     def works(divisor: Sequence[int]) -> bool:
-        return all(_answers(shapes, (1, channels, *(_DIVISORS[-1] + odd * by for by in divisor))) for odd in (1, 3))
+        sizes = ([_DIVISORS[-1] + odd * by for by in divisor] for odd in (1, 3))
+        return all(
+            _answers(shapes, torch.empty((1, first.in_channels, *size), dtype=first.weight.dtype, device="meta"))
+            for size in sizes
+        )
 
     try:
         common = next((by for by in _DIVISORS if works([by] * axes)), None)
@@ -250,20 +260,25 @@ def _probed_divisor(network: torch.nn.Module, axes: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _answers(shapes: torch.nn.Module, input_shape: Sequence[int]) -> bool:
+def _answers(shapes: torch.nn.Module, image: torch.Tensor) -> bool:
     """Tell whether a network on meta gives an answer of the input's size."""
     try:
         with torch.no_grad():
-            answer = shapes(torch.empty(tuple(input_shape), device="meta"))
+            answer = shapes(image)
     except Exception:  # whatever it says, it does not take this size
         return False
     first = next((leaf for leaf in tree_leaves(answer) if isinstance(leaf, torch.Tensor)), None)
-    return first is not None and tuple(first.shape[-len(input_shape) + 2 :]) == tuple(input_shape[2:])
+    return first is not None and first.shape[-image.ndim + 2 :] == image.shape[2:]
 
 
 def inner_def(network_def: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the config of the network within :class:`AtScale`, or the config itself if it is of another network."""
-    return network_def["network"] if is_at_scale(network_def) else network_def
+    if not is_at_scale(network_def):
+        return network_def
+    inner = network_def.get("network")
+    if not isinstance(inner, Mapping) or is_at_scale(inner):
+        raise ValueError(f"AtScale holds the config of one network as its 'network', got {shown(inner)}.")
+    return inner
 
 
 def scale_of(network_def: Mapping[str, Any]) -> Scale:

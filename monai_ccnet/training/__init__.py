@@ -13,6 +13,7 @@ from monai_ccnet.training.run import (
 )
 from monai_ccnet.training.scale import (
     check_scale_known,
+    config_to_use,
     def_at_scale,
     default_patch,
     patch_for_sizes,
@@ -57,6 +58,7 @@ __all__ = [
     "check_finite",
     "check_patch",
     "check_scale_known",
+    "config_to_use",
     "def_at_scale",
     "def_on_data",
     "default_patch",

@@ -18,7 +18,7 @@ from monai_ccnet.data.reading import DataReading
 from monai_ccnet.files import check_writable, shown
 from monai_ccnet.names import check_network_def
 from monai_ccnet.networks.building import build_network
-from monai_ccnet.networks.scaling import as_scale
+from monai_ccnet.networks.scaling import as_scale, scale_words
 from monai_ccnet.networks.storage import WEIGHTS_FORMATS
 from monai_ccnet.settings import check_value
 from monai_ccnet.training.scale import def_at_scale
@@ -127,6 +127,9 @@ def check_asked(folder: Path, asked: Mapping[str, Any], reading: DataReading) ->
     recipes = found.get("recipe", {}), asked["recipe"]
     differing = sorted(key for key in {**recipes[0], **recipes[1]} if recipes[0].get(key) != recipes[1].get(key))
     if differing or found.get("network_def") != asked["network_def"]:
+        scales = [each.get("settings", {}).get("scale", 1) for each in (found, asked)]
+        if scales[0] != scales[1] and not differing:
+            differing = [f"scale ({scale_words(scales[0])}, asked for is {scale_words(scales[1])})"]
         raise ValueError(
             f"{folder} holds a run with another {', '.join(differing) or 'network'}: choose another output_dir, or "
             "start again with --force True."

@@ -17,7 +17,16 @@ from monai_ccnet.constraints import working_scale as scale_of_plan
 from monai_ccnet.data.facts import FileFacts
 from monai_ccnet.data.reading import DataReading
 from monai_ccnet.networks.building import build_network, network_def_of
-from monai_ccnet.networks.scaling import AtScale, Scale, as_scale, is_at_scale, per_axis, scale_words, wrapped_def
+from monai_ccnet.networks.scaling import (
+    AtScale,
+    Scale,
+    as_scale,
+    is_at_scale,
+    per_axis,
+    scale_of,
+    scale_words,
+    wrapped_def,
+)
 
 __all__ = ["def_at_scale", "default_patch", "network_def_in", "patch_for_sizes", "stated_patch", "working_scale"]
 
@@ -36,11 +45,19 @@ def working_scale(scale: int | Sequence[int] | str) -> Scale:
     if not isinstance(scale, str):
         return as_scale(scale)
     parser = running_workflow().parser
-    family = family_of(network_def_in(parser), parser.get("widths"), 2)
-    ceiling = parser.get_parsed_content("ceiling")
-    chosen = scale_of_plan(scale, family, ceiling)
+    network_def = network_def_in(parser)
+    chosen: Scale
+    if "_target_" not in network_def:
+        chosen, reason = 1, "works at full resolution: it is given by an expression, and then --scale is a number"
+    else:
+        family, ceiling = family_of(network_def, parser.get("widths"), 2), parser.get_parsed_content("ceiling")
+        chosen = scale_of_plan(scale, family, ceiling)
+        best, reason = choose_scale(ceiling, family.coarsest)
+        if best != chosen:
+            reason = "works at full resolution" if chosen == 1 else f"works at 1/{scale_words(chosen)}"
+            reason += ", as its config says" if family.scale != 1 else ": it takes inputs of one size alone"
     if os.environ.get("RANK", "0") == "0":
-        print(f"The network {choose_scale(ceiling, family.coarsest)[1]}.")
+        print(f"The network {reason}.")
     return chosen
 
 
@@ -63,6 +80,30 @@ def def_at_scale(network_def: Mapping[str, Any], scale: int | Sequence[int]) -> 
     if is_at_scale(network_def) or as_scale(scale) == 1 or "_target_" not in network_def:
         return dict(network_def)
     return wrapped_def(network_def, scale, AtScale(build_network(network_def, device="meta"), scale).divisor)
+
+
+def config_to_use(
+    known: Mapping[str, Any] | None, described: Mapping[str, Any], scale: Any, weights_file: str | os.PathLike
+) -> dict[str, Any]:
+    """Return the config of the network that ``inference.yaml`` uses, at its scale.
+
+    Args:
+        known: config that the training run left, or the plan's; ``None`` if there is neither.
+        described: config that is taken then.
+        scale: scale that a run, a plan or the command says, ``None`` if none of them does.
+        weights_file: path of the weights.
+
+    Raises:
+        ValueError: if weights are there and nothing says their scale, or the command says another one than the run.
+    """
+    if scale is None and os.path.exists(weights_file):
+        check_scale_known(scale)
+    wanted, own = 1 if scale is None else as_scale(scale), scale_of(known or described)
+    if known and wanted != own:
+        raise ValueError(
+            f"the network was trained at 1/{scale_words(own)}, and scale is {scale_words(wanted)}: leave it out."
+        )
+    return def_at_scale(known or described, wanted)
 
 
 def default_patch(

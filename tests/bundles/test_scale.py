@@ -6,15 +6,19 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ckpt_export
 from PIL import Image
 
+import monai_ccnet
 from monai_ccnet.__main__ import main
 from monai_ccnet.complexity import LabelCeiling
 from monai_ccnet.constraints import CompressionPlan
+from monai_ccnet.ending import root_cause
 from monai_ccnet.networks import build_network, file_bytes, load_weights
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.training import default_patch, plan_trials, read_run, settings_left
 
+CONFIGS = monai_ccnet.bundle_root() / "configs"
 TINY = ["--max_epochs", "2", "--epoch_length", "4", "--channels", "[6,8]", "--learning_rate", "0.01", "--device", "cpu"]
 JOB = [*TINY, "--budget_bytes", "15000", "--pictures", "False"]
 
@@ -103,12 +107,35 @@ def test_weights_alone_do_not_tell_the_scale_and_none_is_guessed(compressed, lar
     alone.mkdir()
     shutil.copy(compressed / "model.pt", alone)
     channels = json.dumps(list(CompressionPlan.load(compressed / "plan.json").channels))
+    with pytest.raises(RuntimeError) as raised:  # an export does not begin with the checks of a run
+        ckpt_export(
+            "network_def",
+            filepath=str(tmp_path / "model.ts"),
+            ckpt_file=str(alone / "model.pt"),
+            meta_file=str(CONFIGS / "metadata.json"),
+            config_file=str(CONFIGS / "inference.yaml"),
+            output_dir=str(alone),
+        )
+    assert "weights do not tell: give --scale" in str(root_cause(raised.value))
     for verb in ("evaluate", "infer"):
         assert run(verb, large, alone, "--channels", channels) == 1
         assert "weights do not tell: give --scale" in capsys.readouterr().err
     scale = str(CompressionPlan.load(compressed / "plan.json").scale)
     assert run("infer", large, alone, "--channels", channels, "--scale", scale) == 0
     assert run("evaluate", large, alone, "--channels", channels, "--scale", scale) == 0
+
+
+def test_another_scale_than_the_runs_is_refused_where_it_is_used(compressed, large, tmp_path, capsys):
+    output_dir = copied(compressed, tmp_path)
+    other = "3"
+    for verb in ("evaluate", "infer"):
+        assert run(verb, large, output_dir, "--scale", other) == 1
+        assert "scale is 3" in capsys.readouterr().err
+    (output_dir / "run.json").unlink()  # the plan alone
+    (output_dir / "record.json").unlink()
+    assert run("infer", large, output_dir, "--scale", other) == 1
+    assert "the network was trained at 1/" in capsys.readouterr().err
+    assert run("infer", large, output_dir) == 0
 
 
 def test_weights_of_another_scale_are_refused_in_a_folder_of_a_run(compressed, large, tmp_path, capsys):
@@ -134,7 +161,8 @@ def test_it_is_given_as_a_number_or_one_for_each_axis(large, tmp_path):
 def test_another_scale_in_the_folder_is_another_network(compressed, large, tmp_path, capsys):
     output_dir = copied(compressed, tmp_path)
     assert run("compress", large, output_dir, *JOB, "--scale", "1") == 1
-    assert "holds a run with another network" in capsys.readouterr().err
+    scale = CompressionPlan.load(output_dir / "plan.json").scale
+    assert f"holds a run with another scale ({scale}, asked for is 1)" in capsys.readouterr().err
     plan = CompressionPlan.load(output_dir / "plan.json")
     assert run("train", large, tmp_path / "trained", *TINY) in (0, 3)
     assert run("train", large, tmp_path / "trained", *TINY, "--scale", str(plan.scale)) in (0, 3)  # the same, said
@@ -163,8 +191,6 @@ def test_the_smallest_structure_is_asked_for(large, tmp_path):
 
 
 def test_sweeps_work_at_a_scale_or_choose_one_for_each_set(large, disks_2d, tmp_path):
-    import monai_ccnet
-
     given = {"multipliers": [1, 0.5], "channels": [6, 8]}
     trials = plan_trials(monai_ccnet.bundle_root(), tmp_path, [large, disks_2d], scale="auto", **given)
     scales = {trial.recipe["dataset_dir"]: trial.network_def.get("scale", 1) for trial in trials}

@@ -25,7 +25,7 @@ from monai_ccnet.training import open_trial, segment_examples
 
 ROOT = monai_ccnet.bundle_root()
 CONFIGS = ROOT / "configs"
-PICTURES = {"overlays.png", "plan.png", "scales.png", "trade_off.png"}
+PICTURES = {"ceiling.png", "overlays.png", "plan.png", "scales.png", "trade_off.png"}
 PATCHES = {2: [32, 32], 3: [32, 32, 16]}
 
 

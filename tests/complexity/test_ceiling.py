@@ -189,6 +189,24 @@ def test_sizes_are_millimetres_and_long_voxels_are_divided_by_less(tmp_path):
     assert resampled.scales == ((2, 2, 1), (4, 4, 2), (8, 8, 4)) or resampled.scales[0] == (2, 2, 1)
 
 
+def test_it_is_the_usual_spacing_that_counts_wherever_it_stands(tmp_path):
+    array = np.zeros((32, 32, 8), int)
+    array[8:24, 8:24, 2:6] = 1
+    files = [volume(tmp_path / f"{index}.nii.gz", array, (1.0, 1.0, 1.0 if index == 0 else 5.0)) for index in range(4)]
+    first, last = measure_ceiling(files), measure_ceiling(files[::-1])
+    assert first.scales == last.scales == ((2, 2, 1), (4, 4, 1), (8, 8, 2))
+    assert first.dice == last.dice
+
+
+def test_other_scales_than_powers_of_two_and_other_places(tmp_path):
+    label = MetaTensor(torch.ones(1, 16, 16, 8), affine=torch.diag(torch.tensor([1.0, 1.0, 5.0, 1.0])))
+    assert measure_ceiling([label], scales=(3, 6)).scales == ((3, 3, 1), (6, 6, 1))
+    saved = tmp_path / "ceiling.json"
+    measure_ceiling([label], saved=saved)
+    moved = MetaTensor(torch.ones(1, 16, 16, 8), affine=torch.eye(4))
+    assert measure_ceiling([moved], saved=saved).scales == (2, 4, 8)
+
+
 def test_pixels_of_pictures_and_of_2d_volumes(tmp_path):
     label = np.zeros((40, 48, 1), np.uint8)
     label[8:24, 8:24] = 1
@@ -233,6 +251,10 @@ def test_it_is_a_measure_and_a_transform_like_the_others():
             "an item of 'data set' holds no label at 'label'",
         ),
         (lambda: measure_ceiling([lesions()], smallest_structure=0), "smallest_structure must be a length above 0"),
+        (lambda: measure_ceiling([lesions()], smallest_structure="3"), "smallest_structure must be a length above 0"),
+        (lambda: measure_ceiling([lesions()], scales=2), "scales must be a list of whole numbers from 1, got 2"),
+        (lambda: measure_ceiling([lesions()], scales=()), "scales must be a list"),
+        (lambda: measure_ceiling([lesions(), np.zeros((1, 8, 8, 8), int)]), "have two and three axes"),
         (lambda: measure_ceiling([lesions()], scales=(0,)), "whole number from 1"),
         (lambda: measure_ceiling([lesions()], scales=((2, 2, 2),)), "whole number from 1, or 2 of them"),
         (lambda: measure_ceiling([lesions() + 0.5]), "a label must hold whole numbers"),

@@ -61,12 +61,13 @@ def ceiling(worst=(0.999, 0.99, 0.95), vanished=(0, 0, 0), structures=100, is_as
         (ceiling(worst=(0.999, 0.98, 0.999)), 1, 2, "16|at 1/4"),  # no further than the first that loses
         (ceiling(worst=(1.0, 1.0, 1.0)), 1, 8, "64 times fewer multiply-adds"),
         (ceiling(worst=(1.0, 1.0, 1.0)), 32, 4, "an axis of 256 pixels would have 32, and the network needs 64"),
-        (ceiling(worst=(1.0, 1.0, 1.0), size=(256, 40)), 32, 4, "an axis of 256"),  # 40 had less at full resolution
+        (ceiling(worst=(1.0, 1.0, 1.0), size=(256, 40)), 32, 1, "an axis of 40"),  # which is short enough
         (ceiling(worst=(1.0, 1.0, 1.0), size=(256, 64)), 32, 1, "an axis of 64 pixels would have 32"),
         (ceiling(vanished=(0, 2, 9)), 1, 4, "2 of 100 structures of 4 pixels and more vanish"),
         (ceiling(vanished=(0, 3, 9)), 1, 2, "3 of 100 structures of 4 pixels and more would vanish"),
         (ceiling(vanished=(0, 1, 9), is_asked=True), 1, 2, "1 of 100 structures"),
-        (ceiling(dice={}, structures=0), 1, 8, "keep 1.0000"),
+        (ceiling(dice={}, structures=0), 1, 1, "no label holds any foreground"),
+        (ceiling(structures=0), 1, 4, "no structure is of 4 pixels and more"),
     ],
 )
 def test_the_rule_by_its_conditions(known, divisor, expected, reason):
@@ -157,12 +158,20 @@ def test_a_plan_at_a_scale_has_the_same_bytes_and_less_arithmetic_for_the_same_i
     assert CompressionPlan.from_dict(json.loads(json.dumps(plans[4].to_dict()))) == plans[4]
 
 
-def test_a_prediction_at_a_scale_is_assumed_at_the_complexity_there():
+def test_a_prediction_at_a_scale_is_assumed_unless_the_law_was_measured_there():
     plan = compress(UNET, DiskBudget(60_000), complexity=PROFILE, degradation=LAW, layerwise=False, scale=4)
     plain = compress(UNET, DiskBudget(60_000), complexity=PROFILE, degradation=LAW, layerwise=False)
     assert (plan.predicted.low, plan.predicted.high) == (None, None)
-    assert plan.predicted.score == pytest.approx(LAW.predict(PROFILE.at(4), plain.compression))
-    assert plan.predicted.score > plain.predicted.score  # which is less
+    assert plan.predicted.score == plain.predicted.score
+    assert "measured at full resolution, and is taken to hold at 1/4" in plan.assumption
+    default = {"_target_": "monai_ccnet.networks.PlainUNet"}  # the network that the law was measured on
+    for scale, measured in ((4, 4), (1, 4), (4, None), (2, 4)):
+        law = replace(LAW, scale=measured)
+        given = {"complexity": PROFILE, "degradation": law, "layerwise": False, "scale": scale}
+        plan = compress(default, DiskBudget(60_000), **given)
+        assert (plan.predicted.low is not None) == (plan.assumption is None) == (scale == measured)
+        assert DegradationModel.from_dict(json.loads(json.dumps(law.to_dict()))) == law
+    assert "measured at 1/4, and is taken to hold at 1/2" in plan.assumption
 
 
 def test_stages_share_by_the_complexity_at_their_own_resolution():
@@ -241,3 +250,20 @@ def test_families_of_what_is_given():
     assert family_of(family) is family
     assert family_of(UNET) == family
     assert family_of(family.at(family.channels, 2)).scale == 2
+
+
+def test_a_plan_says_one_scale():
+    plan = compress(UNET, DiskBudget(60_000), scale=2)
+    content = plan.to_dict()
+    for place, value in (
+        ("network_def", {**plan.network_def, "scale": 4}),
+        ("network_def", plan.network_def["network"]),
+    ):
+        with pytest.raises(ValueError, match="the plan's network works at 1/"):
+            CompressionPlan.from_dict({**content, place: value})
+
+
+def test_a_network_of_one_size_has_no_sizes_for_an_image():
+    fixed = {"_target_": "monai.networks.nets.UNETR", "in_channels": 1, "out_channels": 2, "img_size": 32}
+    plan = compress(fixed, DiskBudget(10**9), image_shape=(1, 1, 48, 48, 48))
+    assert plan.image_size is None

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
@@ -344,6 +345,39 @@ def test_wrappers_come_off_but_the_scale_only_where_weights_are_meant():
     assert at_scale(network.network, (2, 4)).scale == [2, 4]
 
 
+def nested_twice():
+    once = NetworkFamily.of(PLAIN).at((4, 6, 8), 2)
+    return {**once, "network": once}
+
+
+def test_a_script_of_a_network_with_several_answers_gives_the_one_of_eval_mode():
+    network, image = built("SegResNetDS", 2).eval(), torch.randn(1, 1, 40, 56)
+    assert torch.equal(torch.jit.script(network)(image), network(image))
+
+
+def test_a_loaded_state_dict_stays_as_it_was_and_errors_name_what_it_holds():
+    network, scaled = build_network(PLAIN), built("PlainUNet", 2)
+    state = network.state_dict()
+    versions = dict(state._metadata)
+    scaled.load_state_dict(state)
+    torch.nn.Sequential(scaled).load_state_dict({f"0.{key}": value for key, value in state.items()})
+    assert dict(state._metadata) == versions
+    first = next(iter(state))
+    del state[first]
+    with pytest.raises(RuntimeError, match=f'Missing key.*"{first}"'):
+        scaled.load_state_dict(state)
+
+
+def test_numbers_of_numpy_are_numbers_and_a_given_divisor_stays():
+    assert as_scale(np.int64(2)) == 2
+    assert type(as_scale(np.int64(2))) is int
+    given = {"_target_": "AtScale", "scale": 2, "divisor": 16, "network": PLAIN}
+    assert narrow(given, 0.5)["divisor"] == 16
+    assert (
+        AtScale(build_network(PLAIN).double(), 2)(torch.zeros(1, 1, 16, 16, dtype=torch.float64)).dtype == torch.float64
+    )
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -352,6 +386,8 @@ def test_wrappers_come_off_but_the_scale_only_where_weights_are_meant():
         (lambda: as_scale("2"), "whole number"),
         (lambda: as_scale(True), "whole number"),
         (lambda: as_scale([]), "whole number"),
+        (lambda: NetworkFamily.of({"_target_": "AtScale", "scale": 2}), "the config of one network as its 'network'"),
+        (lambda: NetworkFamily.of(nested_twice()), "the config of one network as its 'network'"),
         (lambda: built("PlainUNet", [2, 2, 1]), "a scale for 2 axes has one number or 2"),
         (lambda: AtScale(built("PlainUNet", 2), 2), "works at a scale already"),
         (lambda: AtScale(torch.nn.Linear(2, 2), 2), "has no convolution of two or three axes"),
