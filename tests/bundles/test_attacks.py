@@ -15,7 +15,7 @@ from monai_ccnet.records import TrialRecord
 from monai_ccnet.training import load_records, read_run, settings_left
 
 COMMAND = ["compress", "--max_epochs", "1", "--epoch_length", "2", "--channels", "[4,8]", "--patch_size", "[16,16]"]
-COMMAND += ["--scales", "[1,2]", "--pictures", "False", "--budget_bytes", "20000"]
+COMMAND += ["--scale", "1", "--scales", "[1,2]", "--pictures", "False", "--budget_bytes", "20000"]
 UNET = {"_target_": "monai_ccnet.networks.PlainUNet", "in_channels": 1, "out_channels": 2, "channels": [4, 8]}
 EVIL = """
 import pathlib, torch
