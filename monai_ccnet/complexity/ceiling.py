@@ -35,7 +35,8 @@ def restored_label(label: np.ndarray, scale: int | Sequence[int]) -> np.ndarray:
     """Return a label after the way that :class:`~monai_ccnet.networks.AtScale` sends what a network sees and answers.
 
     Each class is averaged down by the scale, its edge repeated where a length is no multiple of it, and interpolated
-    linearly back up; each pixel gets the class with the largest share. What is lost here, no network can find.
+    linearly back up; each pixel gets the class with the largest share. What is lost here is hard to find for a network
+    at that scale, though its logits, which are no shares, can place a boundary between the pixels that it sees.
 
     Args:
         label: class indices of shape ``(H, W)`` or ``(H, W, D)``.
@@ -181,7 +182,7 @@ def _merged(parts: np.ndarray, answer: np.ndarray, everywhere: np.ndarray) -> in
 
 @dataclass(frozen=True)
 class LabelCeiling(Value):
-    """What the labels of a data set keep at each working scale, and so the most that a network can score there.
+    """What the labels of a data set keep at each working scale, by the way that a network's input and answer go.
 
     A structure is a connected part of one class; its size is the length of the box around it along its longest side, in
     millimetres where the labels have a spacing, else in pixels.

