@@ -16,8 +16,9 @@ import torch
 from monai_ccnet import __version__
 from monai_ccnet.degradation.law import METRICS
 from monai_ccnet.files import file_digest
-from monai_ccnet.networks.scaling import Scale, scale_of
+from monai_ccnet.networks.scaling import scale_of
 from monai_ccnet.networks.size import NetworkSize, network_size
+from monai_ccnet.scales import Scale
 from monai_ccnet.values import Value, check_numbers
 
 __all__ = ["METRICS", "TrialRecord", "constant_score", "evaluated_record", "failure_words", "remedies"]

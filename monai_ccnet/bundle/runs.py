@@ -39,9 +39,9 @@ from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.files import check_writable, file_digest
 from monai_ccnet.locks import hold, release
 from monai_ccnet.networks import NetworkFamily, save_weights
-from monai_ccnet.networks.scaling import Scale, per_axis, scale_words
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.reporting import save_html_report, save_report, save_trade_off
+from monai_ccnet.scales import Scale, per_axis, scale_words
 from monai_ccnet.training import check_data, finish_run, finish_stage, forget_run, read_run, segment_examples
 
 __all__ = [

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from monai_ccnet.complexity.label import class_indices
 from monai_ccnet.complexity.pictures import as_array, check_channel_first, in_ras
 from monai_ccnet.files import file_digest, files_of, shown
+from monai_ccnet.scales import Scale, as_scale, per_axis, scale_words
 from monai_ccnet.values import Value, check_numbers
 
 skeletonize, has_skimage = optional_import("skimage.morphology", name="skeletonize")
@@ -50,7 +51,7 @@ def restored_label(label: np.ndarray, scale: int | Sequence[int]) -> np.ndarray:
     >>> np.unique(restored_label(label, 2)).tolist()  # a single pixel of 1 vanishes
     [0, 2]
     """
-    factors = _factors(scale, label.ndim)
+    factors = per_axis(scale, label.ndim)
     best, restored = _share(label == 0, factors), np.zeros_like(label)
     for index in np.unique(label):
         if index == 0:
@@ -79,13 +80,6 @@ def label_ceiling(label: np.ndarray, restored: np.ndarray) -> float:
 
 def _dice(one: np.ndarray, other: np.ndarray) -> float:
     return float(2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other)))
-
-
-def _factors(scale: int | Sequence[int], axes: int) -> tuple[int, ...]:
-    factors = tuple(scale) if isinstance(scale, Sequence) else (scale,) * axes
-    if len(factors) != axes or not all(isinstance(each, int) and each >= 1 for each in factors):
-        raise ValueError(f"scale must be a whole number from 1, or {axes} of them, got {shown(scale)}.")
-    return factors
 
 
 def _share(mask: np.ndarray, factors: tuple[int, ...]) -> np.ndarray:
@@ -136,7 +130,7 @@ def _kept(label: np.ndarray, spacing: tuple[float, ...] | None, scales: Sequence
     kept = _Kept(size, spacing, {}, [], [[] for _ in scales], [0] * len(scales), [0] * (1 + len(scales)))
     if not label.any():
         return kept
-    factors = [_factors(scale, axes) for scale in scales]
+    factors = [per_axis(scale, axes) for scale in scales]
     cells = tuple(math.lcm(*each) for each in zip(*factors, strict=True))
     around = (slice(None), *_box_around(np.asarray(label.any(axis=0)), cells))
     label = label[around]
@@ -237,7 +231,7 @@ class LabelCeiling(Value):
         if {len(row) for row in rows} != {len(scales)} or not scales:
             raise ValueError(f"a ceiling has one number for each of its scales, {shown(scales)}, got {shown(rows)}.")
         for scale in scales:
-            _factors(scale, len(self.size))
+            per_axis(scale, len(self.size))
         for row in rows:
             for number in row:
                 check_numbers("a ceiling", 0, number=number)
@@ -246,6 +240,11 @@ class LabelCeiling(Value):
     def unit(self) -> str:
         """Unit of the sizes of structures: ``"mm"`` or ``"pixels"``."""
         return "pixels" if self.spacing is None else "mm"
+
+    @property
+    def smallest_words(self) -> str:
+        """The size from which structures count, with its unit."""
+        return f"{self.smallest_structure:.3g} {self.unit}"
 
     def worst(self, scale: int | Sequence[int]) -> float:
         """Return the Dice that the class keeps which loses most at a scale; 1 at scale 1.
@@ -267,16 +266,13 @@ class LabelCeiling(Value):
         return self.scales.index(wanted)
 
     def __str__(self) -> str:
-        known = f"{self.smallest_structure:.3g} {self.unit}"
         lines = [
             f"Labels of {self.dataset} at a working scale ({self.count} labels, {self.structures} structures of "
-            f"{known} and more, {self.specks} smaller):"
+            f"{self.smallest_words} and more, {self.specks} smaller):"
         ]
         for place, scale in enumerate(self.scales):
-            words = (
-                f"  1/{_words(scale)}: keep {self.worst(scale):.4f} of their Dice; {self.vanished[place]} structures"
-            )
-            words += f" and {self.vanished_specks[place]} smaller ones vanish"
+            words = f"  1/{scale_words(scale)}: keep {self.worst(scale):.4f} of their Dice; "
+            words += f"{self.vanished[place]} structures and {self.vanished_specks[place]} smaller ones vanish"
             if self.largest_lost[place]:
                 words += f", the largest of {self.largest_lost[place]:.3g} {self.unit}"
             words += f"; {self.merged[place]} are joined to others"
@@ -284,10 +280,6 @@ class LabelCeiling(Value):
                 words += f"; {self.skeleton[place]:.1%} of centre lines are left"
             lines.append(words + ".")
         return "\n".join(lines)
-
-
-def _words(scale: int | tuple[int, ...]) -> str:
-    return str(scale) if isinstance(scale, int) else " x ".join(map(str, scale))
 
 
 def scales_to_follow(scale: Any, spatial_dims: int) -> list[int | list[int]]:
@@ -300,7 +292,7 @@ def scales_to_follow(scale: Any, spatial_dims: int) -> list[int | list[int]]:
         return list(SCALES)
     asked = [scale] * spatial_dims if isinstance(scale, int) else list(scale)
     others: list[int | list[int]] = [each for each in SCALES if asked != [each] * len(asked)]
-    return sorted([*others, asked], key=lambda each: math.prod(_factors(each, len(asked))))
+    return sorted([*others, asked], key=lambda each: math.prod(per_axis(each, len(asked))))
 
 
 def measure_ceiling(
@@ -410,18 +402,17 @@ def _loaded(label: Any, loading: Mapping[str, Any]) -> tuple[np.ndarray, tuple[f
     return array, None if spacing is None else tuple(spacing)
 
 
-def _physical(scale: int | Sequence[int], spacing: tuple[float, ...] | None, axes: int) -> int | tuple[int, ...]:
+def _physical(scale: int | Sequence[int], spacing: tuple[float, ...] | None, axes: int) -> Scale:
     """Return a scale along each axis, less where pixels are longer; as one number if it is the same."""
     if not isinstance(scale, int):
-        given = _factors(scale, axes)
-        return given[0] if len(set(given)) == 1 else given
+        return as_scale(per_axis(scale, axes))
     if spacing is None:
         return scale
     longer = [length / min(spacing) for length in spacing]
     factors = tuple(
         scale if ratio < 2**0.5 else max(1, min(scale, 2 ** round(math.log2(scale / ratio)))) for ratio in longer
     )
-    return scale if len(set(factors)) == 1 else factors
+    return as_scale(factors)
 
 
 def _digest(labels: Sequence[Any], read_as: Any) -> str:
@@ -438,7 +429,7 @@ def _digest(labels: Sequence[Any], read_as: Any) -> str:
 
 def _summed(
     each: Sequence[_Kept],
-    factors: Sequence[int | tuple[int, ...]],
+    factors: Sequence[Scale],
     name: str,
     smallest_structure: float | None,
     spacing: tuple[float, ...] | None,

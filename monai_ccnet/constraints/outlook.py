@@ -9,7 +9,6 @@ from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.constraints.allocation import Channels
 from monai_ccnet.degradation import DegradationModel, Prediction
 from monai_ccnet.networks.family import NetworkFamily
-from monai_ccnet.networks.scaling import per_axis
 from monai_ccnet.networks.size import kernel_weights
 
 __all__ = ["Outlook"]
@@ -50,10 +49,7 @@ class Outlook:
     @property
     def scales(self) -> tuple[int, ...]:
         """The scales whose complexity is needed: 1, or each stage's, times the scale at which the network works."""
-        if self.allocation != "complexity":
-            return (1,)
-        coarsest = max(per_axis(self.family.scale, self.family.spatial_dims))
-        return tuple(coarsest * scale for scale in self.family.scales)
+        return self.family.stage_scales if self.allocation == "complexity" else (1,)
 
     @functools.cached_property
     def losses_per_decade(self) -> list[float]:

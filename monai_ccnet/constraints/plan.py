@@ -15,8 +15,9 @@ from monai_ccnet.degradation import DegradationModel, Prediction
 from monai_ccnet.files import shown
 from monai_ccnet.networks.family import NetworkFamily
 from monai_ccnet.networks.latency import LatencyComparison
-from monai_ccnet.networks.scaling import Scale, per_axis, scale_of, scale_words
+from monai_ccnet.networks.scaling import scale_of
 from monai_ccnet.networks.size import NetworkSize
+from monai_ccnet.scales import Scale, resolution_words, scale_words
 from monai_ccnet.values import Value
 
 __all__ = ["CompressionPlan", "planned_network_def"]
@@ -116,8 +117,7 @@ class CompressionPlan(Value):
     @property
     def stage_scales(self) -> tuple[int, ...]:
         """Factor by which each stage's resolution is below that of the images, along the most subsampled axis."""
-        coarsest = max(per_axis(self.scale, self.family.spatial_dims))
-        return tuple(coarsest * scale for scale in self.family.scales)
+        return self.family.stage_scales
 
     @property
     def compression(self) -> float:
@@ -137,10 +137,10 @@ class CompressionPlan(Value):
         other = self.degradation.assumption_for(family.network_def, family.spatial_dims, self.full_size.weights)
         if self.scale == self.degradation.scale:
             return other
-        measured = "several scales" if self.degradation.scale is None else _where(self.degradation.scale)
+        measured = "several scales" if self.degradation.scale is None else resolution_words(self.degradation.scale)
         words = (
-            f"Assumption: the law was measured at {measured}, and is taken to hold at {_where(self.scale)} relative to "
-            "the full-size network there."
+            f"Assumption: the law was measured at {measured}, and is taken to hold at {resolution_words(self.scale)} "
+            "relative to the full-size network there."
         )
         return words if other is None else f"{words}\n{other}"
 
@@ -215,12 +215,8 @@ class CompressionPlan(Value):
                 return [f"Scale: {reason}."]
             if self.scale in (1, *self.ceiling.scales):
                 kept = f"labels keep {self.ceiling.worst(self.scale):.4f} of their Dice there"
-                return [f"Scale: {_where(self.scale)}, as asked; {kept}. Chosen by them: {reason}."]
-        return [] if self.scale == 1 else [f"Scale: works at {_where(self.scale)}."]
-
-
-def _where(scale: Scale) -> str:
-    return "full resolution" if scale == 1 else f"1/{scale_words(scale)}"
+                return [f"Scale: {resolution_words(self.scale)}, as asked; {kept}. Chosen by them: {reason}."]
+        return [] if self.scale == 1 else [f"Scale: works at {resolution_words(self.scale)}."]
 
 
 def planned_network_def(path: str | os.PathLike, trusted: Collection[str] = ()) -> dict[str, Any] | None:

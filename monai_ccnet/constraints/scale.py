@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from monai_ccnet.complexity.ceiling import LabelCeiling
+from monai_ccnet.complexity.ceiling import SCALES, LabelCeiling
 from monai_ccnet.files import shown
 from monai_ccnet.networks.family import NetworkFamily
-from monai_ccnet.networks.scaling import Scale, as_scale, per_axis, scale_words
+from monai_ccnet.scales import Scale, as_scale, per_axis, resolution_words, scale_words
 
 __all__ = ["LEAST_DICE", "choose_scale", "coarser_scales", "scales_needed", "working_scale"]
 
@@ -45,14 +45,12 @@ def choose_scale(ceiling: LabelCeiling, coarsest: int | Sequence[int] = 1) -> tu
         if refused is not None:
             break
         chosen = scale
-    against = "" if refused is None else f" (at 1/{scale_words(scale)} {refused})"
+    against = "" if refused is None else f" (at {resolution_words(scale)} {refused})"
+    where = f"works at {resolution_words(chosen)}"
     if chosen == 1:
-        return 1, f"works at full resolution{against}"
+        return 1, f"{where}{against}"
     times = math.prod(per_axis(chosen, axes))
-    return (
-        chosen,
-        f"works at 1/{scale_words(chosen)}: {_kept(ceiling, chosen)}{against}; {times} times fewer multiply-adds",
-    )
+    return chosen, f"{where}: {_kept(ceiling, chosen)}{against}; {times} times fewer multiply-adds"
 
 
 def _refused(ceiling: LabelCeiling, scale: Scale, coarsest: Sequence[int]) -> str | None:
@@ -63,8 +61,7 @@ def _refused(ceiling: LabelCeiling, scale: Scale, coarsest: Sequence[int]) -> st
         return f"{who} would keep {worst:.4f}"
     vanished = ceiling.vanished[place]
     if vanished > (0 if ceiling.is_asked else _MOST_VANISHED * ceiling.structures):
-        size = f"{ceiling.smallest_structure:.3g} {ceiling.unit}"
-        return f"{vanished} of {ceiling.structures} structures of {size} and more would vanish"
+        return f"{vanished} of {ceiling.structures} structures of {ceiling.smallest_words} and more would vanish"
     for length, by, unit in zip(ceiling.size, per_axis(scale, len(coarsest)), coarsest, strict=True):
         least = min(length, _PIXELS_KEPT * unit)  # what is shorter stays as it is
         if length // by < least:
@@ -74,10 +71,9 @@ def _refused(ceiling: LabelCeiling, scale: Scale, coarsest: Sequence[int]) -> st
 
 def _kept(ceiling: LabelCeiling, scale: Scale) -> str:
     vanished = ceiling.vanished[ceiling.index(scale)]
-    size = f"{ceiling.smallest_structure:.3g} {ceiling.unit}"
-    which = f"{ceiling.structures} structures of {size} and more"
+    which = f"{ceiling.structures} structures of {ceiling.smallest_words} and more"
     words = f"none of {which} vanishes" if not vanished else f"{vanished} of {which} vanish"
-    words = words if ceiling.structures else f"no structure is of {size} and more"
+    words = words if ceiling.structures else f"no structure is of {ceiling.smallest_words} and more"
     if smaller := ceiling.vanished_specks[ceiling.index(scale)]:
         lost = f"{ceiling.largest_lost[ceiling.index(scale)]:.3g} {ceiling.unit}"
         words += f", {smaller} of {ceiling.specks} smaller ones do, the largest lost is of {lost}"
@@ -137,6 +133,6 @@ def scales_needed(
 
 def coarser_scales(scale: Scale, ceiling: LabelCeiling | None = None) -> list[Scale]:
     """Return the scales, of those whose ceiling is known or of 2, 4 and 8, that are coarser than a given one."""
-    known: Sequence[Scale] = (2, 4, 8) if ceiling is None else ceiling.scales
+    known: Sequence[Scale] = SCALES if ceiling is None else ceiling.scales
     axes = next((len(each) for each in (scale, *known) if not isinstance(each, int)), 1)
     return [each for each in known if math.prod(per_axis(each, axes)) > math.prod(per_axis(scale, axes))]

@@ -32,9 +32,10 @@ from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.names import named_in
 from monai_ccnet.networks.building import network_def_of, target_of
 from monai_ccnet.networks.family import NetworkFamily
-from monai_ccnet.networks.scaling import Scale, inner_def, scale_words
+from monai_ccnet.networks.scaling import inner_def
 from monai_ccnet.networks.size import NetworkSize, network_size
 from monai_ccnet.networks.widths import WIDTHS, Widths
+from monai_ccnet.scales import Scale, scale_words
 
 __all__ = ["compress", "compress_once", "least_needed"]
 

@@ -15,7 +15,7 @@ from monai_ccnet.constraints.scale import LEAST_DICE
 from monai_ccnet.data.images import load_image
 from monai_ccnet.figures.canvas import PAGE_WIDTH, Figure, without_ticks
 from monai_ccnet.figures.overlays import overlay
-from monai_ccnet.networks.scaling import Scale, per_axis, scale_words
+from monai_ccnet.scales import Scale, per_axis, resolution_words, scale_words
 
 __all__ = ["draw_ceiling"]
 
@@ -75,7 +75,7 @@ def _in_space(image: Any, **how: Any) -> np.ndarray:
 
 def _works_at(ceiling: LabelCeiling, scale: Scale) -> str:
     """Return in words how large a pixel of the working scale is."""
-    factors, where = per_axis(scale, len(ceiling.size)), "full resolution" if scale == 1 else f"1/{scale_words(scale)}"
+    factors, where = per_axis(scale, len(ceiling.size)), resolution_words(scale)
     if ceiling.spacing is None:
         return f"* works at {where}: a pixel covers {' x '.join(map(str, factors))} of the image"
     lengths = " x ".join(f"{by * each:.3g}" for by, each in zip(factors, ceiling.spacing, strict=True))

@@ -9,12 +9,13 @@ from monai_ccnet.networks.loading import WeightsError, load_weights, read_weight
 from monai_ccnet.networks.memory import follow_forward, follow_training
 from monai_ccnet.networks.plain_unet import PlainUNet
 from monai_ccnet.networks.precision import PRECISIONS, at_precision
-from monai_ccnet.networks.scaling import AtScale, as_scale, at_scale, inner_def, scale_of
+from monai_ccnet.networks.scaling import AtScale, at_scale, inner_def, scale_of
 from monai_ccnet.networks.size import NetworkSize, file_bytes, linear_memory_multiplier, network_size
 from monai_ccnet.networks.squeeze_unet import SqueezeUNet
 from monai_ccnet.networks.storage import WEIGHTS_FORMATS, save_weights, weights_name
 from monai_ccnet.networks.ucunet import UCUNet
 from monai_ccnet.networks.widths import WIDTHS, Widths, check_input_shape, default_input_shape, divisor_of
+from monai_ccnet.scales import as_scale
 
 __all__ = [
     "PRECISIONS",

@@ -18,18 +18,10 @@ from monai_ccnet.networks.building import (
     target_of,
     without_fetching,
 )
-from monai_ccnet.networks.scaling import (
-    AtScale,
-    Scale,
-    as_scale,
-    inner_def,
-    is_at_scale,
-    per_axis,
-    scale_of,
-    wrapped_def,
-)
+from monai_ccnet.networks.scaling import AtScale, inner_def, is_at_scale, scale_of, wrapped_def
 from monai_ccnet.networks.size import NetworkSize, network_size
 from monai_ccnet.networks.widths import Widths, check_shape, default_input_shape, divisor_of, widths_entry
+from monai_ccnet.scales import Scale, as_scale, per_axis
 from monai_ccnet.values import Value
 
 __all__ = ["NetworkFamily", "narrow", "rounded"]
@@ -166,6 +158,12 @@ class NetworkFamily(Value):
     def spatial_dims(self) -> int:
         """Number of spatial axes: 2 or 3."""
         return len(self.divisor)
+
+    @property
+    def stage_scales(self) -> tuple[int, ...]:
+        """Factor by which each stage's resolution is below that of the images, along the most subsampled axis."""
+        factor = max(per_axis(self.scale, self.spatial_dims))
+        return tuple(factor * scale for scale in self.scales)
 
     @property
     def coarsest(self) -> tuple[int, ...]:

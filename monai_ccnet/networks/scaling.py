@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -13,22 +12,17 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from monai_ccnet.files import shown
 from monai_ccnet.networks.memory import on_meta
+from monai_ccnet.scales import Scale, as_scale, per_axis, scale_words
 
 __all__ = [
     "AtScale",
-    "Scale",
-    "as_scale",
     "at_scale",
     "inner_def",
     "is_at_scale",
-    "per_axis",
     "scale_of",
-    "scale_words",
     "uncompiled",
     "unwrapped",
 ]
-
-Scale = int | tuple[int, ...]  # the factor by which resolution is divided; one for each axis if they differ
 
 _DIVISORS = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -167,9 +161,8 @@ def at_scale(network: torch.nn.Module, scale: int | Sequence[int]) -> torch.nn.M
 
 def unwrapped(network: torch.nn.Module) -> torch.nn.Module:
     """Return the network within :class:`AtScale`, ``torch.compile`` and torch's two kinds of data parallelism."""
-    while (inner := uncompiled(network)) is not network or isinstance(inner, AtScale):
-        network = inner.network if isinstance(inner, AtScale) else inner
-    return network
+    network = uncompiled(network)
+    return uncompiled(network.network) if isinstance(network, AtScale) else network
 
 
 def uncompiled(network: torch.nn.Module) -> torch.nn.Module:
@@ -181,44 +174,6 @@ def uncompiled(network: torch.nn.Module) -> torch.nn.Module:
             network = inner
         else:
             return network
-
-
-def as_scale(scale: Any, name: str = "scale") -> Scale:
-    """Return a scale as one number if it is the same along all axes, else as a tuple.
-
-    Raises:
-        ValueError: if it is not made of whole numbers from 1.
-
-    >>> as_scale([2, 2]), as_scale([2, 2, 1])
-    (2, (2, 2, 1))
-    """
-    values = tuple(scale) if isinstance(scale, Sequence) and not isinstance(scale, str) else (scale,)
-    whole = [isinstance(each, Integral) and not isinstance(each, bool) and int(each) >= 1 for each in values]
-    if not values or not all(whole):
-        raise ValueError(f"{name} must be a whole number from 1, or one for each axis, got {shown(scale)}.")
-    return int(values[0]) if len(set(values)) == 1 else tuple(map(int, values))
-
-
-def per_axis(scale: int | Sequence[int], axes: int, name: str = "scale") -> tuple[int, ...]:
-    """Return a scale along each axis.
-
-    Raises:
-        ValueError: if it is not made of whole numbers from 1, or given for another number of axes.
-    """
-    whole = as_scale(scale, name)
-    if isinstance(scale, Sequence) and len(scale) != axes:
-        raise ValueError(f"a {name} for {axes} axes has one number or {axes}, got {list(scale)}.")
-    return (whole,) * axes if isinstance(whole, int) else whole
-
-
-def scale_words(scale: int | Sequence[int]) -> str:
-    """Return a scale in words.
-
-    >>> scale_words(4), scale_words((2, 2, 1))
-    ('4', '2 x 2 x 1')
-    """
-    found = as_scale(scale)
-    return str(found) if isinstance(found, int) else " x ".join(map(str, found))
 
 
 def _first_convolution(network: torch.nn.Module) -> _ConvNd:

@@ -12,7 +12,8 @@ from monai.networks.layers.utils import split_args
 from monai.networks.nets.segresnet_ds import scales_for_resolution
 
 from monai_ccnet.networks.building import NetworkDef, arguments_of, target_of
-from monai_ccnet.networks.scaling import Scale, inner_def, per_axis, scale_of
+from monai_ccnet.networks.scaling import inner_def, scale_of
+from monai_ccnet.scales import Scale, per_axis
 
 __all__ = ["WIDTHS", "Widths", "check_input_shape", "check_shape", "default_input_shape", "divisor_of", "widths_entry"]
 

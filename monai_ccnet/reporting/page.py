@@ -13,9 +13,10 @@ from typing import Any
 from monai_ccnet.constraints import AccuracyFloor, CompressionPlan
 from monai_ccnet.data.reading import DataReading
 from monai_ccnet.files import atomically
-from monai_ccnet.networks.scaling import inner_def, scale_words
+from monai_ccnet.networks.scaling import inner_def
 from monai_ccnet.records import METRICS, TrialRecord
 from monai_ccnet.reporting.report import report, report_words
+from monai_ccnet.scales import scale_words
 
 __all__ = ["PICTURES", "html_report", "save_html_report"]
 
@@ -128,7 +129,6 @@ def _scale(plan: CompressionPlan, picture: str) -> str:
     ceiling = plan.ceiling
     if ceiling is None:
         return ""
-    size = f"{ceiling.smallest_structure:.3g} {ceiling.unit}"
     rows = [
         (
             f"1/{scale_words(scale)}" + (" (this plan)" if scale == plan.scale else ""),
@@ -153,7 +153,7 @@ def _scale(plan: CompressionPlan, picture: str) -> str:
     pixel = "" if ceiling.spacing is None else f" of {' x '.join(f'{each:.3g}' for each in ceiling.spacing)} mm"
     words = [
         f"{ceiling.count:,} training labels, of {' x '.join(map(str, ceiling.size))} pixels{pixel} in the median, went "
-        f"down to each scale and back. Structures of {size} and more count, "
+        f"down to each scale and back. Structures of {ceiling.smallest_words} and more count, "
         + ("as asked." if ceiling.is_asked else "a tenth of the largest one of the median label."),
         *plan.scale_lines,
     ]

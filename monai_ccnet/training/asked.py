@@ -18,8 +18,8 @@ from monai_ccnet.data.reading import DataReading
 from monai_ccnet.files import check_writable, shown
 from monai_ccnet.names import check_network_def
 from monai_ccnet.networks.building import build_network
-from monai_ccnet.networks.scaling import as_scale, scale_words
 from monai_ccnet.networks.storage import WEIGHTS_FORMATS
+from monai_ccnet.scales import as_scale, scale_words
 from monai_ccnet.settings import check_value
 from monai_ccnet.training.scale import def_at_scale
 from monai_ccnet.training.stages import RUN_FILE, read_run

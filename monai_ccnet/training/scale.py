@@ -17,18 +17,19 @@ from monai_ccnet.constraints import working_scale as scale_of_plan
 from monai_ccnet.data.facts import FileFacts
 from monai_ccnet.data.reading import DataReading
 from monai_ccnet.networks.building import build_network, network_def_of
-from monai_ccnet.networks.scaling import (
-    AtScale,
-    Scale,
-    as_scale,
-    is_at_scale,
-    per_axis,
-    scale_of,
-    scale_words,
-    wrapped_def,
-)
+from monai_ccnet.networks.scaling import AtScale, is_at_scale, scale_of, wrapped_def
+from monai_ccnet.scales import Scale, as_scale, per_axis, resolution_words, scale_words
 
-__all__ = ["def_at_scale", "default_patch", "network_def_in", "patch_for_sizes", "stated_patch", "working_scale"]
+__all__ = [
+    "check_scale_known",
+    "config_to_use",
+    "def_at_scale",
+    "default_patch",
+    "network_def_in",
+    "patch_for_sizes",
+    "stated_patch",
+    "working_scale",
+]
 
 _PATCHES = {2: (96, 96), 3: (64, 64, 32)}  # pixels of the working scale
 
@@ -50,11 +51,12 @@ def working_scale(scale: int | Sequence[int] | str) -> Scale:
     if "_target_" not in network_def:
         chosen, reason = 1, "works at full resolution: it is given by an expression, and then --scale is a number"
     else:
-        family, ceiling = family_of(network_def, parser.get("widths"), 2), parser.get_parsed_content("ceiling")
+        family = family_of(network_def, parser.get("widths"), "any")  # nothing is narrowed, so any network will do
+        ceiling = parser.get_parsed_content("ceiling")
         chosen = scale_of_plan(scale, family, ceiling)
         best, reason = choose_scale(ceiling, family.coarsest)
         if best != chosen:
-            reason = "works at full resolution" if chosen == 1 else f"works at 1/{scale_words(chosen)}"
+            reason = f"works at {resolution_words(chosen)}"
             reason += ", as its config says" if family.scale != 1 else ": it takes inputs of one size alone"
     if os.environ.get("RANK", "0") == "0":
         print(f"The network {reason}.")
@@ -181,4 +183,4 @@ def check_scale_known(scale: Any) -> None:
             "no plan.json or run.json says at which scale the network was trained, and weights do not tell: give "
             "--scale, 1 for full resolution."
         )
-    scale_words(scale)
+    as_scale(scale)

@@ -25,10 +25,11 @@ from monai_ccnet.ending import root_cause
 from monai_ccnet.files import read_json
 from monai_ccnet.locks import FolderBusyError
 from monai_ccnet.networks.family import narrow
-from monai_ccnet.networks.scaling import inner_def, is_at_scale, scale_of, scale_words
+from monai_ccnet.networks.scaling import inner_def, is_at_scale, scale_of
 from monai_ccnet.networks.size import network_size
 from monai_ccnet.networks.widths import default_input_shape
 from monai_ccnet.records import TrialRecord
+from monai_ccnet.scales import scale_words
 from monai_ccnet.training.asked import recipe_of
 from monai_ccnet.training.stages import read_run
 from monai_ccnet.training.trial import full_network_def, run_trial

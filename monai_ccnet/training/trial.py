@@ -20,10 +20,11 @@ from monai_ccnet.names import named_in
 from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.loading import load_weights
 from monai_ccnet.networks.precision import at_precision
-from monai_ccnet.networks.scaling import AtScale, as_scale, scale_of
+from monai_ccnet.networks.scaling import AtScale, scale_of
 from monai_ccnet.networks.size import network_size
 from monai_ccnet.networks.storage import save_weights, weights_name
 from monai_ccnet.records import TrialRecord
+from monai_ccnet.scales import as_scale
 from monai_ccnet.training.asked import NO_RECIPE, asked_of, check_asked
 from monai_ccnet.training.run import finish_run, record_of
 from monai_ccnet.training.stages import finished_record

@@ -22,8 +22,8 @@ from monai_ccnet.complexity import measure_ceiling
 from monai_ccnet.constraints import choose_scale
 from monai_ccnet.data import open_dataset
 from monai_ccnet.files import write_table
-from monai_ccnet.networks.scaling import scale_words
 from monai_ccnet.records import TrialRecord
+from monai_ccnet.scales import scale_words
 
 TAPERED = "12-10-9-7-6"
 THRESHOLDS = (0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995)

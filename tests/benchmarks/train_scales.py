@@ -72,8 +72,7 @@ def train(data_dir, results, channels, seed, name, scale):
         "channels": list(channels),
         "act": ["LEAKYRELU", {"negative_slope": 0.1}],
     }
-    inner = NetworkFamily.of(full).divisor
-    network_def = {"_target_": "monai_ccnet.networks.AtScale", "scale": scale, "divisor": inner, "network": full}
+    network_def = NetworkFamily.of(full).at(channels, scale)
     folder = Path(results) / f"{name}-{'-'.join(map(str, channels))}-{scale}-{seed}"
     surface_dice = {
         "_target_": "monai.metrics.SurfaceDiceMetric",
@@ -84,7 +83,7 @@ def train(data_dir, results, channels, seed, name, scale):
     record = run_trial(
         monai_ccnet.bundle_root(),
         folder,
-        network_def if scale > 1 else full,
+        network_def,
         wait=False,
         dataset_dir=str(Path(data_dir) / name),
         train_datalist=training,

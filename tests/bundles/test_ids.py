@@ -35,7 +35,7 @@ def begin(names, dataset_dir, output_dir, *resolved, **overrides):
         ({"scal": [1]}, "knows no setting 'scal': did you mean 'scale'"),
         ({"scale": 0}, "scale must be a whole number from 1, a list of one for each axis, 'auto' or 'any', got 0"),
         ({"scale": "half"}, "got 'half'"),
-        ({"scale": [2, 2, 2]}, "whole number from 1, or 2 of them"),
+        ({"scale": [2, 2, 2]}, "a scale for 2 axes has one number or 2"),
         ({"tolerence": 0.1}, "knows no setting 'tolerence'"),
         ({"training": {"max_epoch": 3}}, "train.yaml knows no setting 'max_epoch': did you mean 'max_epochs'"),
         ({"training": {"max_epochs": "3"}}, "max_epochs must be a whole number from 1, got '3'"),

@@ -28,31 +28,9 @@ def run(verb, data, output_dir, *words):
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory):
-    """Pictures of 160 x 128 with one large square each, whose labels lose little at 1/4."""
-    folder, rng = tmp_path_factory.mktemp("large"), np.random.default_rng(0)
-    listed = {"training": [], "test": []}
-    for part, suffix in (("training", "Tr"), ("test", "Ts")):
-        for index in range(4):
-            mask = np.zeros((128, 160), np.uint8)
-            mask[20 + 4 * index : 100 + 3 * index, 24 : 120 + 5 * index] = 1
-            pixels = rng.normal(80 + 90 * mask, 20).clip(0, 255).astype(np.uint8)
-            item = {}
-            for what, array in (("image", pixels), ("label", mask)):
-                path = folder / f"{what}s{suffix}" / f"c{index}.png"
-                path.parent.mkdir(exist_ok=True)
-                Image.fromarray(array).save(path)
-                item[what] = str(path.relative_to(folder))
-            listed[part].append(item)
-    described = {"name": "large", "labels": {"0": "background", "1": "square"}, "modality": {"0": "made"}}
-    (folder / "dataset.json").write_text(json.dumps(described | listed))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def compressed(large, tmp_path_factory):
+def compressed(large_2d, tmp_path_factory):
     output_dir = tmp_path_factory.mktemp("compressed")
-    assert run("compress", large, output_dir, *JOB[:-1], "True") in (0, 3)
+    assert run("compress", large_2d, output_dir, *JOB[:-1], "True") in (0, 3)
     return output_dir
 
 
@@ -84,25 +62,28 @@ def test_it_is_chosen_stated_and_kept_everywhere(compressed):
     load_weights(build_network(plan.network_def["network"]), compressed / "model.pt")  # in either
 
 
-def test_evaluation_and_inference_work_at_the_scale_of_the_run(compressed, large, tmp_path):
+def test_evaluation_and_inference_work_at_the_scale_of_the_run(compressed, large_2d, tmp_path):
     output_dir = copied(compressed, tmp_path)
     expected = TrialRecord.load(output_dir / "record.json").scores["f1"]
     (output_dir / "metrics.csv").unlink()
-    assert run("evaluate", large, output_dir) == 0
+    assert run("evaluate", large_2d, output_dir) == 0
     assert f"{expected:.6f}"[:7] in (output_dir / "metrics.csv").read_text()
-    assert run("infer", large, output_dir) == 0
+    assert run("infer", large_2d, output_dir) == 0
     f1 = []
     for index in range(4):
         answer, mask = (
             np.asarray(Image.open(path))
-            for path in (output_dir / "predictions" / f"c{index}_seg.png", large / "labelsTs" / f"c{index}.png")
+            for path in (
+                output_dir / "predictions" / f"case_{index}_seg.png",
+                large_2d / "labelsTs" / f"case_{index}.png",
+            )
         )
         assert answer.shape == mask.shape
         f1.append(2 * (answer * mask).sum() / (answer.sum() + mask.sum()))
     assert np.mean(f1) == pytest.approx(expected, abs=1e-5)
 
 
-def test_weights_alone_do_not_tell_the_scale_and_none_is_guessed(compressed, large, tmp_path, capsys):
+def test_weights_alone_do_not_tell_the_scale_and_none_is_guessed(compressed, large_2d, tmp_path, capsys):
     alone = tmp_path / "alone"
     alone.mkdir()
     shutil.copy(compressed / "model.pt", alone)
@@ -118,95 +99,95 @@ def test_weights_alone_do_not_tell_the_scale_and_none_is_guessed(compressed, lar
         )
     assert "weights do not tell: give --scale" in str(root_cause(raised.value))
     for verb in ("evaluate", "infer"):
-        assert run(verb, large, alone, "--channels", channels) == 1
+        assert run(verb, large_2d, alone, "--channels", channels) == 1
         assert "weights do not tell: give --scale" in capsys.readouterr().err
     scale = str(CompressionPlan.load(compressed / "plan.json").scale)
-    assert run("infer", large, alone, "--channels", channels, "--scale", scale) == 0
-    assert run("evaluate", large, alone, "--channels", channels, "--scale", scale) == 0
+    assert run("infer", large_2d, alone, "--channels", channels, "--scale", scale) == 0
+    assert run("evaluate", large_2d, alone, "--channels", channels, "--scale", scale) == 0
 
 
-def test_another_scale_than_the_runs_is_refused_where_it_is_used(compressed, large, tmp_path, capsys):
+def test_another_scale_than_the_runs_is_refused_where_it_is_used(compressed, large_2d, tmp_path, capsys):
     output_dir = copied(compressed, tmp_path)
     other = "3"
     for verb in ("evaluate", "infer"):
-        assert run(verb, large, output_dir, "--scale", other) == 1
+        assert run(verb, large_2d, output_dir, "--scale", other) == 1
         assert "scale is 3" in capsys.readouterr().err
     (output_dir / "run.json").unlink()  # the plan alone
     (output_dir / "record.json").unlink()
-    assert run("infer", large, output_dir, "--scale", other) == 1
+    assert run("infer", large_2d, output_dir, "--scale", other) == 1
     assert "the network was trained at 1/" in capsys.readouterr().err
-    assert run("infer", large, output_dir) == 0
+    assert run("infer", large_2d, output_dir) == 0
 
 
-def test_weights_of_another_scale_are_refused_in_a_folder_of_a_run(compressed, large, tmp_path, capsys):
+def test_weights_of_another_scale_are_refused_in_a_folder_of_a_run(compressed, large_2d, tmp_path, capsys):
     other = tmp_path / "other"
     channels = json.dumps(list(CompressionPlan.load(compressed / "plan.json").channels))
-    assert run("train", large, other, *TINY, "--channels", channels, "--scale", "1") in (0, 3)
+    assert run("train", large_2d, other, *TINY, "--channels", channels, "--scale", "1") in (0, 3)
     shutil.copy(compressed / "model.pt", other)
     for verb in ("evaluate", "infer"):
-        assert run(verb, large, other) == 1
+        assert run(verb, large_2d, other) == 1
         assert "not the file that" in capsys.readouterr().err
 
 
-def test_it_is_given_as_a_number_or_one_for_each_axis(large, tmp_path):
-    assert run("compress", large, tmp_path / "one", *JOB, "--scale", "1") in (0, 3)
+def test_it_is_given_as_a_number_or_one_for_each_axis(large_2d, tmp_path):
+    assert run("compress", large_2d, tmp_path / "one", *JOB, "--scale", "1") in (0, 3)
     assert CompressionPlan.load(tmp_path / "one" / "plan.json").scale == 1
     assert read_run(tmp_path / "one")["settings"]["patch_size"] == [96, 96]
-    assert run("compress", large, tmp_path / "each", *JOB, "--scale", "[2,4]") in (0, 3)
+    assert run("compress", large_2d, tmp_path / "each", *JOB, "--scale", "[2,4]") in (0, 3)
     plan = CompressionPlan.load(tmp_path / "each" / "plan.json")
     assert plan.scale == (2, 4)
-    assert run("infer", large, tmp_path / "each") == 0
+    assert run("infer", large_2d, tmp_path / "each") == 0
 
 
-def test_another_scale_in_the_folder_is_another_network(compressed, large, tmp_path, capsys):
+def test_another_scale_in_the_folder_is_another_network(compressed, large_2d, tmp_path, capsys):
     output_dir = copied(compressed, tmp_path)
-    assert run("compress", large, output_dir, *JOB, "--scale", "1") == 1
+    assert run("compress", large_2d, output_dir, *JOB, "--scale", "1") == 1
     scale = CompressionPlan.load(output_dir / "plan.json").scale
     assert f"holds a run with another scale ({scale}, asked for is 1)" in capsys.readouterr().err
     plan = CompressionPlan.load(output_dir / "plan.json")
-    assert run("train", large, tmp_path / "trained", *TINY) in (0, 3)
-    assert run("train", large, tmp_path / "trained", *TINY, "--scale", str(plan.scale)) in (0, 3)  # the same, said
+    assert run("train", large_2d, tmp_path / "trained", *TINY) in (0, 3)
+    assert run("train", large_2d, tmp_path / "trained", *TINY, "--scale", str(plan.scale)) in (0, 3)  # the same, said
 
 
-def test_a_budget_on_arithmetic_takes_a_coarser_scale_on_request(large, tmp_path, capsys):
+def test_a_budget_on_arithmetic_takes_a_coarser_scale_on_request(large_2d, tmp_path, capsys):
     words = [*TINY, "--pictures", "False", "--budget_macs", "20000", "--smallest_structure", "500"]
-    assert run("compress", large, tmp_path / "auto", *words, "--scale", "1") == 1
+    assert run("compress", large_2d, tmp_path / "auto", *words, "--scale", "1") == 1
     assert "no width fits the budget" in capsys.readouterr().err
-    assert run("compress", large, tmp_path / "any", *words, "--scale", "any") in (0, 3)
+    assert run("compress", large_2d, tmp_path / "any", *words, "--scale", "any") in (0, 3)
     plan = CompressionPlan.load(tmp_path / "any" / "plan.json")
     assert plan.size.macs <= 20_000
     assert plan.scale > 1
 
 
-def test_the_papers_law_means_full_resolution(large, tmp_path):
+def test_the_papers_law_means_full_resolution(large_2d, tmp_path):
     words = ["--law", "paper", "--allocation", "complexity", "--measure", "jpeg"]
-    assert run("compress", large, tmp_path, *JOB, *words) in (0, 3)
+    assert run("compress", large_2d, tmp_path, *JOB, *words) in (0, 3)
     assert CompressionPlan.load(tmp_path / "plan.json").scale == 1
 
 
-def test_the_smallest_structure_is_asked_for(large, tmp_path):
-    assert run("measure", large, tmp_path, "--smallest_structure", "7") == 0
+def test_the_smallest_structure_is_asked_for(large_2d, tmp_path):
+    assert run("measure", large_2d, tmp_path, "--smallest_structure", "7") == 0
     ceiling = LabelCeiling.load(tmp_path / "ceiling.json")
     assert (ceiling.smallest_structure, ceiling.is_asked, ceiling.unit) == (7.0, True, "pixels")
 
 
-def test_sweeps_work_at_a_scale_or_choose_one_for_each_set(large, disks_2d, tmp_path):
+def test_sweeps_work_at_a_scale_or_choose_one_for_each_set(large_2d, disks_2d, tmp_path):
     given = {"multipliers": [1, 0.5], "channels": [6, 8]}
-    trials = plan_trials(monai_ccnet.bundle_root(), tmp_path, [large, disks_2d], scale="auto", **given)
+    trials = plan_trials(monai_ccnet.bundle_root(), tmp_path, [large_2d, disks_2d], scale="auto", **given)
     scales = {trial.recipe["dataset_dir"]: trial.network_def.get("scale", 1) for trial in trials}
-    assert scales[str(large)] > scales[str(disks_2d)]
+    assert scales[str(large_2d)] > scales[str(disks_2d)]
     assert {trial.network_def["network"]["channels"][0] for trial in trials if "network" in trial.network_def} == {3, 6}
-    fixed = plan_trials(monai_ccnet.bundle_root(), tmp_path, [large], scale=2, **given)
-    plain = plan_trials(monai_ccnet.bundle_root(), tmp_path, [large], **given)
+    fixed = plan_trials(monai_ccnet.bundle_root(), tmp_path, [large_2d], scale=2, **given)
+    plain = plan_trials(monai_ccnet.bundle_root(), tmp_path, [large_2d], **given)
     assert not {trial.output_dir for trial in fixed} & {trial.output_dir for trial in plain}
     assert "-at2-" in fixed[0].output_dir
 
 
-def test_rivals_are_compared_at_one_scale(large, tmp_path):
+def test_rivals_are_compared_at_one_scale(large_2d, tmp_path):
     methods = "['full size','taper','squeeze','L1 pruning','taper, int8']"
     words = ["--methods", methods, "--budgets_bytes", "[14000]", "--seeds", "[0]", "--pictures", "False"]
     recipe = "{'max_epochs': 1, 'epoch_length': 2, 'channels': [6, 8], 'batch_size': 2}"
-    assert run("compare", large, tmp_path, *words, "--recipe", recipe) == 0
+    assert run("compare", large_2d, tmp_path, *words, "--recipe", recipe) == 0
     records = [TrialRecord.load(path) for path in tmp_path.rglob("record.json")]
     assert len(records) >= 4
     assert len({record.scale for record in records}) == 1

@@ -256,7 +256,7 @@ def test_it_is_a_measure_and_a_transform_like_the_others():
         (lambda: measure_ceiling([lesions()], scales=()), "scales must be a list"),
         (lambda: measure_ceiling([lesions(), np.zeros((1, 8, 8, 8), int)]), "have two and three axes"),
         (lambda: measure_ceiling([lesions()], scales=(0,)), "whole number from 1"),
-        (lambda: measure_ceiling([lesions()], scales=((2, 2, 2),)), "whole number from 1, or 2 of them"),
+        (lambda: measure_ceiling([lesions()], scales=((2, 2, 2),)), "a scale for 2 axes has one number or 2"),
         (lambda: measure_ceiling([lesions() + 0.5]), "a label must hold whole numbers"),
         (lambda: restored_label(np.zeros((4, 4)), 1.5), "whole number from 1"),
     ],
