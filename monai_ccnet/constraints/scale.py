@@ -57,8 +57,8 @@ def _refused(ceiling: LabelCeiling, scale: Scale, coarsest: Sequence[int]) -> st
     """Return what speaks against a scale, ``None`` if nothing does."""
     place, worst = ceiling.index(scale), ceiling.worst(scale)
     if worst < LEAST_DICE:
-        who = "labels" if scale == ceiling.scales[0] else "they"
-        return f"{who} would keep {worst:.4f}"
+        first = scale == ceiling.scales[0]
+        return f"labels would keep {worst:.4f} of their Dice" if first else f"they would keep {worst:.4f}"
     vanished = ceiling.vanished[place]
     if vanished > (0 if ceiling.is_asked else _MOST_VANISHED * ceiling.structures):
         return f"{vanished} of {ceiling.structures} structures of {ceiling.smallest_words} and more would vanish"
