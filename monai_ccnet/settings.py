@@ -126,16 +126,28 @@ SETTINGS: dict[str, Setting] = {
     ),
     "learning_rate": Setting("number above 0", "highest learning rate"),
     "warmup_steps": Setting("whole number from 0", "number of steps over which the learning rate rises"),
+    "rate_cycles": Setting(
+        "number from 0", "cosine cycles over which the learning rate falls: 0.5 to 0 at the end, 0 for a fixed rate"
+    ),
     "lambda_dice": Setting("number from 0", "weight of the Dice loss beside cross-entropy"),
     "precision": Setting(
-        "text", "precision of training: `float32`, `bfloat16` or `float16`", ("float32", "bfloat16", "float16")
+        "text",
+        "precision of training: `float32`, `bfloat16`, `float16`, or `auto` for `bfloat16` where the processor "
+        "calculates it natively",
+        ("auto", "float32", "bfloat16", "float16"),
     ),
     "seed": Setting("whole number from 0", "seed of the training"),
     "val_interval": Setting("whole number from 1", "number of epochs from one validation to the next"),
     "cache_rate": Setting("number from 0 to 1", "share of the training images that are kept in memory"),
     "num_workers": Setting("whole number from 0", "number of processes that load images"),
-    "training": Setting("settings", "further settings of train.yaml, by their ids"),
-    "recipe": Setting("settings", "settings of train.yaml, by their ids, for each training run"),
+    "training": Setting("settings", "settings of train.yaml, by their ids, for each training run"),
+    "recipe": Setting(
+        "text",
+        "recipe of the training: `planned`, which follows from the training images, or `paper` (cross-entropy, "
+        "128 x 128 patches, a fixed rate, ReLU, full resolution); settings of train.yaml go into `training`",
+        ("planned", "paper"),
+    ),
+    "activation": Setting("any", "activation of the network, in MONAI's terms"),
     # measuring, calibrating, comparing
     "table": Setting("path", "CSV file of the complexity of each image"),
     "tolerance": Setting(

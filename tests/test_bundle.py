@@ -56,7 +56,7 @@ def test_a_data_set_is_measured_as_the_law_was_unless_asked_otherwise():
         ({"measures": ["jpge"]}, "unknown measure 'jpge'"),
         ({"multipliers": [1.0, 1.0]}, "needs a narrower network beside the full-size one"),
         ({"measures": []}, "measures is empty"),
-        ({"recipe": {"seed": 1}}, "give --seeds instead"),
+        ({"training": {"seed": 1}}, "give --seeds instead"),
         ({"metric": "dice"}, "metric must be 'f1' or 'iu', got 'dice'"),
     ],
 )

@@ -34,7 +34,7 @@ REFUSED = [
     ("bits_per_weight", "8", "bits_per_weight must be one of 8, 16, 32, 64, got '8'"),
     ("count", "kernels", "count must be one of parameters, weights, got 'kernels'"),
     ("metric", "dice", "metric must be one of f1, iu, got 'dice'"),
-    ("precision", "half", "precision must be one of float32, bfloat16, float16, got 'half'"),
+    ("precision", "half", "precision must be one of auto, float32, bfloat16, float16, got 'half'"),
     ("budget_bytes", 0, "budget_bytes must be a whole number from 1 or None, got 0"),
     ("budget_latency_seconds", 0.0, r"budget_latency_seconds must be a number above 0 or None, got 0\.0"),
     ("budgets_bytes", [100, -5], r"budgets_bytes must be a list of whole numbers from 1, got \[100, -5\]"),
@@ -45,7 +45,7 @@ REFUSED = [
     ("n_jobs", 0, "n_jobs must be a whole number other than 0 or None, got 0"),
     ("layerwise", 1, "layerwise must be True or False, got 1"),
     ("output_dir", "", "output_dir must be a path, got ''"),
-    ("recipe", [], r"recipe must be a dictionary, got \[\]"),
+    ("training", [], r"training must be a dictionary, got \[\]"),
     ("law", None, "law must be text, got None"),
 ]
 
@@ -71,7 +71,7 @@ def test_what_works_is_taken_as_it_is_and_expressions_are_not_looked_at(name, va
 
 def test_choices_are_those_of_the_code():
     assert set(SETTINGS["bits_per_weight"].choices) == set(STORAGE_TYPES)
-    assert set(SETTINGS["precision"].choices) == set(PRECISIONS)
+    assert set(SETTINGS["precision"].choices) == {"auto", *PRECISIONS}
 
 
 def test_every_kind_is_used_and_known():

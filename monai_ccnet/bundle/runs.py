@@ -186,24 +186,21 @@ def check_run(
             )
 
 
-def check_constraints(
-    family: NetworkFamily, constraints: Sequence[Budget | AccuracyFloor], scale: int | Sequence[int] | str = 1
-) -> None:
-    """Refuse a budget below what the smallest network of a family needs, before anything is measured.
+def check_constraints(family: NetworkFamily, budgets: Mapping[str, Any]) -> None:
+    """Refuse a constraint that cannot be, and bytes below what the smallest network of a family needs.
+
+    That is before anything is measured; what depends on the patch and the scale is refused when the network is planned.
 
     Args:
         family: the network.
-        constraints: budgets and floors. Those that depend on a scale wait until it is chosen, and so do latencies,
-            which take seconds to measure.
-        scale: scale that is asked for.
+        budgets: what :func:`constraints_from` is given.
 
     Raises:
+        ValueError: if a constraint cannot be.
         InfeasibleConstraintError: if no width fits; the message says what can be had.
     """
-    for each in constraints:
-        if not isinstance(each, Budget) or isinstance(each, LatencyBudget):
-            continue
-        if isinstance(each, DiskBudget) or scale == 1:
+    for each in constraints_from(family.input_shape, **budgets):
+        if isinstance(each, DiskBudget):
             least_needed(family, each)
 
 

@@ -36,7 +36,7 @@ from monai_ccnet.degradation import DegradationModel
 from monai_ccnet.files import write_table
 from monai_ccnet.networks import NetworkFamily
 from monai_ccnet.records import TrialRecord
-from monai_ccnet.training import Trial, segment_sweep
+from monai_ccnet.training import Trial, loading_of, segment_sweep
 
 __all__ = [
     "check_calibration",
@@ -52,8 +52,7 @@ __all__ = [
     "sweep_source",
 ]
 
-_LOADING = ("label_values", "spacing")  # ids of train.yaml that say how a file is read
-_READ_AS = (*_LOADING, "allow_overlap")
+_READ_AS = ("label_values", "allow_overlap")  # ids of train.yaml that say how a data set is read
 
 
 def dataset_of(dataset_dir: str | os.PathLike, recipe: Mapping[str, Any]) -> DatasetFolder:
@@ -71,7 +70,7 @@ def reading_of(dataset_dir: str | os.PathLike, recipe: Mapping[str, Any], output
 
     Args:
         dataset_dir: folder of the data set.
-        recipe: ids of ``train.yaml``; ``label_values``, ``spacing`` and ``allow_overlap`` may be among them.
+        recipe: ids of ``train.yaml``; ``label_values`` and ``allow_overlap`` may be among them.
         output_dir: folder that keeps it, in a file of the data set's name.
     """
     data = dataset_of(dataset_dir, recipe)
@@ -102,9 +101,9 @@ def measure_for_calibration(
     """
     profiles = []
     for data in (dataset_of(folder, recipe) for folder in dataset_dirs):
+        loading = loading_of(recipe, _read(data, recipe))
         for measure in measures:
             saved = Path(output_dir) / "profiles" / f"{safe_name(data.name)}-{measure}.json"
-            loading = {key: recipe.get(key) for key in _LOADING}
             profile = measure_dataset(
                 data.training, measure, name=data.name, folder=data.folder, saved=saved, loading=loading
             )
@@ -159,7 +158,7 @@ def check_calibration(
     multipliers: Sequence[float],
     measures: Sequence[str],
     metric: str,
-    recipe: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> None:
     """Refuse a calibration that could not be fitted, before anything is trained.
 
@@ -168,14 +167,14 @@ def check_calibration(
         multipliers: multipliers of the training runs.
         measures: measures of complexity.
         metric: score that the law predicts.
-        recipe: ids of ``train.yaml`` for the training runs.
+        training: ids of ``train.yaml`` for the training runs.
 
     Raises:
         ValueError: if there are fewer than two data sets, no full-size network, or an unknown measure or metric; or a
             data set cannot be used or scored.
     """
     names = [open_dataset(folder).name for folder in dataset_dirs]
-    check_shared_recipe(recipe or {})
+    check_shared_recipe(training or {})
     if len(set(names)) < 2:
         raise ValueError(f"a law needs at least two data sets, got {names}: give --dataset_dirs \"['A','B']\".")
     if 1 not in multipliers:
@@ -189,7 +188,7 @@ def check_calibration(
     if metric not in ("f1", "iu"):
         raise ValueError(f"metric must be 'f1' or 'iu', got {metric!r}.")
     for folder in dataset_dirs:
-        check_scorable(_read(dataset_of(folder, recipe or {}), recipe or {}))
+        check_scorable(_read(dataset_of(folder, training or {}), training or {}))
 
 
 def check_shared_recipe(recipe: Mapping[str, Any]) -> None:
@@ -203,7 +202,7 @@ def check_shared_recipe(recipe: Mapping[str, Any]) -> None:
     """
     own = {"seed": "seeds", "dataset_dir": "dataset_dirs or dataset_dir", "output_dir": "output_dir", "scale": "scale"}
     for name in own.keys() & recipe.keys():
-        raise ValueError(f"recipe holds {name}, and each training run has its own: give --{own[name]} instead.")
+        raise ValueError(f"training holds {name}, and each training run has its own: give --{own[name]} instead.")
     check_recipe(recipe)
 
 
@@ -250,7 +249,7 @@ def law_on_data(
     model = DegradationModel.named(law, family.network_def, metric)
     scales = scales_with(scales_needed(family, family.scale))
     saved = Path(output_dir) / ("complexity.json" if metric == "f1" else f"complexity_{metric}.json")
-    loading = {key: recipe.get(key) for key in _LOADING}
+    loading = loading_of(recipe, _read(data, recipe))
     profile = measure_by_law(
         data.training, model, scales=scales, name=data.name, folder=data.folder, saved=saved, loading=loading
     )
@@ -264,7 +263,7 @@ def compare_all(
     constraints: Sequence[Budget | AccuracyFloor],
     laws: Sequence[tuple[ComplexityProfile, DegradationModel]],
     *,
-    recipe: Mapping[str, Any],
+    training: Mapping[str, Any],
     **given: Any,
 ) -> list[Rival]:
     """Train every method, as :func:`~monai_ccnet.comparison.compare` does.
@@ -275,11 +274,11 @@ def compare_all(
         network_def: the full-size network's config.
         constraints: budgets and floors.
         laws: profiles and laws; the first is that of the plans.
-        recipe: ids of ``train.yaml``.
+        training: ids of ``train.yaml``.
         given: ``methods``, ``seeds`` and ``dataset_dir``.
     """
     (complexity, degradation), *further = laws
-    recipe = {key: value for key, value in recipe.items() if key not in ("network_def", "channels")}
+    training = {key: value for key, value in training.items() if key not in ("network_def", "channels")}
     rivals = compare(
         bundle_root,
         output_dir,
@@ -289,7 +288,7 @@ def compare_all(
         degradation=degradation,
         further_laws=further,
         **given,
-        **recipe,
+        **training,
     )
     if not rivals:
         raise ValueError("no method has a network that keeps to any of the constraints: raise the budgets.")

@@ -18,6 +18,7 @@ __all__ = ["boundary_density", "class_indices", "label_at_scale", "label_detail"
 
 _FURTHEST_FROM_WHOLE = 1e-3
 _MOST_CLASSES_OF_NOISE = 128  # more than the 117 organs of TotalSegmentator
+_FEW_CLASSES = 4096
 
 
 def class_indices(label: np.ndarray) -> np.ndarray:
@@ -104,12 +105,20 @@ def label_at_scale(label: np.ndarray, scale: int) -> np.ndarray:
     if scale == 1:
         return label
     volume = label.ndim == 3
-    winner, most = np.zeros_like(label), np.full(label.shape, -1, np.int16)
-    for index in np.unique(label):
+    winner, most = np.zeros_like(label), np.zeros(label.shape, np.uint8)
+    for index in _classes_in(label):
         covered = at_scale((label == index).astype(np.uint8) * np.uint8(255), scale, volume=volume)
         better = covered >= most
-        winner[better], most[better] = index, covered[better]
+        winner[better] = index
+        np.maximum(most, covered, out=most)
     return winner
+
+
+def _classes_in(label: np.ndarray) -> np.ndarray:
+    """Return the classes that a label holds; without sorting, which takes ten times as long, where they are few."""
+    if label.dtype.kind in "bui" and label.size and label.min() >= 0 and label.max() < _FEW_CLASSES:
+        return np.flatnonzero(np.bincount(label.ravel()))
+    return np.unique(label)
 
 
 def boundary_density(label: np.ndarray, *, spacing: Sequence[float] | None = None) -> float:
@@ -129,7 +138,8 @@ def boundary_density(label: np.ndarray, *, spacing: Sequence[float] | None = Non
     spacing = tuple(spacing) if spacing is not None else (1.0,) * label.ndim
     if len(spacing) != label.ndim or not min(spacing) > 0:
         raise ValueError(f"spacing must hold {label.ndim} lengths above 0, got {spacing}.")
-    faces = [np.count_nonzero(np.diff(label.astype(np.int64), axis=axis)) for axis in range(label.ndim)]
+    sides = [np.moveaxis(label, axis, 0) for axis in range(label.ndim)]
+    faces = [np.count_nonzero(side[1:] != side[:-1]) for side in sides]
     return float(sum(count * min(spacing) / length for count, length in zip(faces, spacing, strict=True)) / label.size)
 
 
@@ -158,7 +168,7 @@ def label_detail(label: np.ndarray, restored: np.ndarray) -> float:
     """
     losses = [
         1 - 2 * np.count_nonzero(both) / (np.count_nonzero(label == index) + np.count_nonzero(restored == index))
-        for index in np.unique(label)
+        for index in _classes_in(label)
         if index > 0
         for both in [(label == index) & (restored == index)]
     ]

@@ -11,19 +11,32 @@ from monai_ccnet.data.folder import (
 )
 from monai_ccnet.data.images import ReadImaged, list_images, load_image
 from monai_ccnet.data.public import chase_db1, drive, isic_2017
-from monai_ccnet.data.reading import DataReading, check_scorable, check_trainable, read_dataset
+from monai_ccnet.data.reading import (
+    DataReading,
+    check_resampled,
+    check_scorable,
+    check_trainable,
+    common_spacing,
+    first_with_foreground,
+    read_dataset,
+)
 from monai_ccnet.data.samples import mni152_grey_matter
+from monai_ccnet.data.tensors import OnPlainTensors
 
 __all__ = [
     "DataReading",
     "DatasetFolder",
+    "OnPlainTensors",
     "ReadImaged",
     "chase_db1",
     "check_datalist",
+    "check_resampled",
     "check_scorable",
     "check_trainable",
+    "common_spacing",
     "dataset_name",
     "drive",
+    "first_with_foreground",
     "hold_out",
     "isic_2017",
     "list_images",

@@ -173,7 +173,7 @@ def _check_values(label: FileFacts, names: Sequence[str]) -> None:
         shown = ", ".join(undeclared[:5]) + (", ..." if len(undeclared) > 5 else "")
         remedy = "correct it, add the missing classes to `labels`, or map its values with --label_values"
         if set(label.values) <= {"0", "255"} and len(names) == 2:
-            remedy = 'give --label_values "{0: 0, 255: 1}" (in calibrate and compare within --recipe)'
+            remedy = 'give --label_values "{0: 0, 255: 1}" (in calibrate and compare within --training)'
         raise ValueError(
             f"the label {label.path} holds {shown}, and dataset.json declares 0 to {len(names) - 1}: {remedy}."
         )
@@ -195,18 +195,24 @@ def check_overlap(training: Sequence[FileFacts], test: Sequence[FileFacts]) -> N
         )
 
 
+def median_spacing(images: Sequence[FileFacts]) -> list[float] | None:
+    """Return the median size of a voxel, right-anterior-superior in millimetres, where it varies by more than 20 %."""
+    spacings = [_in_world(image) for image in images if image.frame == "volume"]
+    if not spacings or (np.max(spacings, axis=0) <= _SPACING_VARIES * np.min(spacings, axis=0)).all():
+        return None
+    return [round(float(each), 4) for each in np.median(spacings, axis=0)]
+
+
 def uneven_spacing(images: Sequence[FileFacts]) -> str | None:
     """Return what to say where the size of a voxel varies by more than 20 % from image to image, or ``None``."""
+    if (middle := median_spacing(images)) is None:
+        return None
     spacings = [_in_world(image) for image in images if image.frame == "volume"]
-    if not spacings:
-        return None
-    low, high = np.min(spacings, axis=0), np.max(spacings, axis=0)
-    if (high <= _SPACING_VARIES * low).all():
-        return None
-    middle = ", ".join(f"{each:.4g}" for each in np.median(spacings, axis=0))
+    ranges = zip(np.min(spacings, axis=0), np.max(spacings, axis=0), strict=True)
     return (
-        f"Voxels are {' x '.join(f'{a:.4g} to {b:.4g}' for a, b in zip(low, high, strict=True))} mm large: a network "
-        f'sees the same structure at different sizes. Give --spacing "[{middle}]" to resample all (Spacingd).'
+        f"Voxels are {' x '.join(f'{low:.4g} to {high:.4g}' for low, high in ranges)} mm large, and a network would "
+        f"see the same structure at different sizes: all are resampled to {' x '.join(map(str, middle))} mm, "
+        "unless --spacing says otherwise (None keeps each as it is); segmentations lie on the grid of their image."
     )
 
 

@@ -11,14 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monai_ccnet.data.checks import check_overlap, check_pairs, uneven_spacing
+from monai_ccnet.data.checks import check_overlap, check_pairs, median_spacing, uneven_spacing
 from monai_ccnet.data.facts import FileFacts, facts_of, shares
 from monai_ccnet.data.folder import DatasetFolder
 from monai_ccnet.data.images import as_label_values, as_paths, check_spacing, is_file
 from monai_ccnet.files import atomically, relative_path
 from monai_ccnet.values import Value
 
-__all__ = ["DataReading", "check_scorable", "check_trainable", "read_dataset"]
+__all__ = [
+    "DataReading",
+    "check_resampled",
+    "check_scorable",
+    "check_trainable",
+    "common_spacing",
+    "first_with_foreground",
+    "read_dataset",
+]
 
 _PARTS = ("training", "validation", "test", "unlabelled")
 
@@ -111,6 +119,43 @@ class DataReading(Value):
         return f"No {part} label holds {', '.join(names)}, which {so}." if names else None
 
 
+def common_spacing(reading: DataReading) -> list[float] | None:
+    """Return the size of a voxel to which all volumes are resampled, in millimetres, right-anterior-superior.
+
+    It is the median of the training images where their voxels differ by more than 20 % in size, else ``None``: then
+    each keeps its own.
+    """
+    return median_spacing(reading.images())
+
+
+def check_resampled(reading: DataReading, spacing: Sequence[float] | None) -> None:
+    """Refuse a size of a voxel to which the images of a data set cannot be resampled.
+
+    Raises:
+        ValueError: if the images have no spacing, or another number of axes.
+    """
+    if spacing is not None:
+        first = reading.training[0]
+        check_spacing(spacing, first.frame, first.shape[1:], first.affine)
+
+
+def first_with_foreground(
+    items: Sequence[Mapping[str, Any]], reading: DataReading, count: int = 4
+) -> list[Mapping[str, Any]]:
+    """Return the first few training items whose labels hold foreground, by which it is seen whether a network learns.
+
+    Args:
+        items: training items, as they were read.
+        reading: what was read of the data set.
+        count: how many of them.
+    """
+    labels = [label for _, label in _pairs(reading.training)]
+    if len(labels) != len(items):  # some are no files
+        return list(items[:count])
+    shown = [item for item, label in zip(items, labels, strict=True) if label is None or set(label.values) - {"0"}]
+    return shown[:count]
+
+
 def check_scorable(reading: DataReading) -> None:
     """Refuse a data set on which no network could be scored, before one is trained.
 
@@ -137,7 +182,6 @@ def read_dataset(
     *,
     saved: str | os.PathLike | None = None,
     label_values: Mapping[Any, int] | None = None,
-    spacing: Sequence[float] | None = None,
     allow_overlap: bool = False,
     n_jobs: int | None = None,
     progress: bool = False,
@@ -150,7 +194,6 @@ def read_dataset(
         test: datalist to score in place of its own.
         saved: path of an earlier reading, ``data.json``; a file of the same size and time of change is not read again.
         label_values: number of the class for each value in a label, such as ``{0: 0, 255: 1}``.
-        spacing: size of a voxel that images will be resampled to, in millimetres.
         allow_overlap: whether the same image may be in training and in test.
         n_jobs: number of threads; ``None`` for one, or up to four where files are large.
         progress: whether to show a progress bar.
@@ -206,8 +249,6 @@ def read_dataset(
     images = {part: [file for file in files if not file.is_label] for part, files in parts.items()}
     if not allow_overlap:
         check_overlap([*images["training"], *images["validation"]], [*images["test"], *images["unlabelled"]])
-    if spacing is not None:
-        check_spacing(spacing, first.frame, first.shape[1:], first.affine)
     return DataReading(
         dataset=data.name,
         labels=data.labels,

@@ -8,8 +8,8 @@ from monai_ccnet.networks.latency import Latency, LatencyComparison, compare_lat
 from monai_ccnet.networks.loading import WeightsError, load_weights, read_weights
 from monai_ccnet.networks.memory import follow_forward, follow_training
 from monai_ccnet.networks.plain_unet import PlainUNet
-from monai_ccnet.networks.precision import PRECISIONS, at_precision
-from monai_ccnet.networks.scaling import AtScale, at_scale, inner_def, scale_of
+from monai_ccnet.networks.precision import PRECISIONS, at_precision, native_precision
+from monai_ccnet.networks.scaling import AtScale, at_scale, inner_def, network_divisor, scale_of
 from monai_ccnet.networks.size import NetworkSize, file_bytes, linear_memory_multiplier, network_size
 from monai_ccnet.networks.squeeze_unet import SqueezeUNet
 from monai_ccnet.networks.storage import WEIGHTS_FORMATS, save_weights, weights_name
@@ -50,7 +50,9 @@ __all__ = [
     "load_weights",
     "measure_latency",
     "narrow",
+    "native_precision",
     "network_def_of",
+    "network_divisor",
     "network_size",
     "quantized",
     "read_weights",

@@ -8,9 +8,29 @@ from typing import Any
 
 import torch
 
-__all__ = ["PRECISIONS", "at_precision"]
+__all__ = ["PRECISIONS", "at_precision", "native_precision"]
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def native_precision(precision: str, device: torch.device | str = "cpu", spatial_dims: int = 2) -> str:
+    """Return the precision at which a network is trained.
+
+    Args:
+        precision: a key of :data:`PRECISIONS`; or ``"auto"``, which is ``"bfloat16"`` where the device calculates it
+            natively, and in 3-D only on a GPU: on a CPU it saves next to nothing there, and trainings have diverged.
+        device: device of the training.
+        spatial_dims: number of spatial axes.
+    """
+    if precision != "auto":
+        return precision
+    kind = torch.device(device).type
+    if kind == "cuda":
+        is_native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:  # torch has no public way to ask
+        asked = (getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+        is_native = kind == "cpu" and spatial_dims == 2 and any(asked)
+    return "bfloat16" if is_native else "float32"
 
 
 def at_precision(network: torch.nn.Module, precision: str) -> torch.nn.Module:

@@ -19,6 +19,7 @@ __all__ = [
     "at_scale",
     "inner_def",
     "is_at_scale",
+    "network_divisor",
     "scale_of",
     "uncompiled",
     "unwrapped",
@@ -174,6 +175,21 @@ def uncompiled(network: torch.nn.Module) -> torch.nn.Module:
             network = inner
         else:
             return network
+
+
+def network_divisor(network: torch.nn.Module) -> tuple[int, ...]:
+    """Return the divisor of each axis of a network's input, found by trying sizes; within :class:`AtScale` its own.
+
+    A network that takes inputs of one size alone has none that could be found, and gets 32.
+    """
+    network = uncompiled(network)
+    if isinstance(network, AtScale):
+        return tuple(network.divisor)
+    axes = _spatial_dims(network)
+    try:
+        return _probed_divisor(network, axes)
+    except ValueError:
+        return (32,) * axes
 
 
 def _first_convolution(network: torch.nn.Module) -> _ConvNd:

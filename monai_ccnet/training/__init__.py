@@ -3,6 +3,15 @@
 from monai_ccnet.training.asked import check_data, evaluation_dir, settings_left, use_settings_left
 from monai_ccnet.training.examples import SegmentedImage, segment_examples, segment_sweep
 from monai_ccnet.training.losses import DeepSupervision
+from monai_ccnet.training.recipe import (
+    ACTIVATIONS,
+    MOST_PIXELS,
+    Recipe,
+    largest_structure,
+    median_lengths,
+    plan_recipe,
+    print_recipe,
+)
 from monai_ccnet.training.run import (
     check_patch,
     end_with_score,
@@ -16,8 +25,6 @@ from monai_ccnet.training.scale import (
     config_to_use,
     def_at_scale,
     default_patch,
-    patch_for_sizes,
-    stated_patch,
     working_scale,
 )
 from monai_ccnet.training.segmentation import WriteSegmentations, check_finite, readable_images, same_pipeline
@@ -35,6 +42,7 @@ from monai_ccnet.training.sweeps import (
     Trial,
     def_on_data,
     load_records,
+    loading_of,
     plan_trials,
     run_sweep,
 )
@@ -47,9 +55,12 @@ from monai_ccnet.training.trial import (
 )
 
 __all__ = [
+    "ACTIVATIONS",
     "FAST_MULTIPLIERS",
+    "MOST_PIXELS",
     "MULTIPLIERS",
     "DeepSupervision",
+    "Recipe",
     "SegmentedImage",
     "Trial",
     "WriteSegmentations",
@@ -71,11 +82,15 @@ __all__ = [
     "finished_stage",
     "forget_run",
     "full_network_def",
+    "largest_structure",
     "load_records",
     "load_trained",
+    "loading_of",
+    "median_lengths",
     "open_trial",
-    "patch_for_sizes",
+    "plan_recipe",
     "plan_trials",
+    "print_recipe",
     "read_run",
     "readable_images",
     "run_alone",
@@ -86,7 +101,6 @@ __all__ = [
     "segment_examples",
     "segment_sweep",
     "settings_left",
-    "stated_patch",
     "train_network",
     "use_settings_left",
     "working_scale",

@@ -35,6 +35,18 @@ __all__ = [
     "use_settings_left",
 ]
 
+# What follows from the data or the device: of these the values count, and not where they come from.
+_PLANNED = (
+    "patch_size",
+    "batch_size",
+    "max_epochs",
+    "lambda_dice",
+    "learning_rate",
+    "warmup_steps",
+    "rate_cycles",
+    "spacing",
+)
+
 # What does not decide how a network is trained and what it answers.
 NO_RECIPE = {
     "imports",
@@ -45,6 +57,7 @@ NO_RECIPE = {
     "num_workers",
     "cache_rate",
     "val_interval",
+    "val_datalist",
     "history",
     "allow_overlap",
     "force",
@@ -58,6 +71,13 @@ NO_RECIPE = {
     "smallest_structure",
     "ceiling",
     "working_scale",
+    "lengths",
+    "divisor",
+    "recipe_scale",
+    "planned_recipe",
+    "used_recipe",
+    "used_precision",
+    "activation",
     "initialize",
     "run",
     "finalize",
@@ -91,12 +111,14 @@ def asked_of(parser: ConfigParser, network_def: Mapping[str, Any]) -> dict[str, 
     ids = ConfigParser.load_config_file(str(Path(_config_root(parser)) / "train.yaml"))
     data = parser.get_parsed_content("data")
     recipe = recipe_of(resolved(parser), list(ids))
+    used = {key: parser.get_parsed_content(key) for key in _PLANNED}
+    used["precision"] = parser.get_parsed_content("used_precision")
     settings = {key: parser.get_parsed_content(key) for key in _LEFT}
     scale = parser.get_parsed_content("working_scale")
     asked = {
         "network_def": def_at_scale(network_def, scale),
         "data": _data_of(parser.get_parsed_content("reading")),
-        "recipe": {key: value for key, value in recipe.items() if key != "data"},
+        "recipe": {**{key: value for key, value in recipe.items() if key != "data"}, **used},
         "settings": {
             **settings,
             "scale": scale,

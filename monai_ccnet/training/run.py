@@ -125,8 +125,6 @@ def run_training() -> None:
     """
     parser = running_workflow().parser
     folder, first = Path(parser.get_parsed_content("output_dir")), os.environ.get("RANK", "0") == "0"
-    if not parser.get_parsed_content("val_datalist"):
-        raise ValueError("val_datalist is empty, so that nobody would see whether the network learns: list images.")
     with _alone(parser) if first else contextlib.nullcontext():
         if first:
             forget_run(folder, parser.get_parsed_content("force"))
@@ -194,6 +192,8 @@ def _train(folder: Path, parser: ConfigParser, first: bool = True) -> dict[str, 
 
 def _validation(parser: ConfigParser) -> dict[str, float] | None:
     """Return the F1 of the last validation and that of the best constant answer; ``None`` without a validation."""
+    if not parser.get_parsed_content("val_datalist"):
+        return None
     state = parser.get_parsed_content("validate::evaluator").state
     details = getattr(state, "metric_details", {}).get("f1")
     if details is None:

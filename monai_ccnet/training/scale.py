@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from monai.bundle.config_parser import ConfigParser
-from nibabel.orientations import io_orientation
 
 from monai_ccnet.configs import as_described, resolved, running_workflow
 from monai_ccnet.constraints import choose_scale, family_of
 from monai_ccnet.constraints import working_scale as scale_of_plan
-from monai_ccnet.data.facts import FileFacts
-from monai_ccnet.data.reading import DataReading
 from monai_ccnet.networks.building import build_network, network_def_of
 from monai_ccnet.networks.scaling import AtScale, is_at_scale, scale_of, wrapped_def
 from monai_ccnet.scales import Scale, as_scale, per_axis, resolution_words, scale_words
@@ -26,8 +21,6 @@ __all__ = [
     "def_at_scale",
     "default_patch",
     "network_def_in",
-    "patch_for_sizes",
-    "stated_patch",
     "working_scale",
 ]
 
@@ -108,68 +101,17 @@ def config_to_use(
     return def_at_scale(known or described, wanted)
 
 
-def default_patch(
-    scale: int | Sequence[int],
-    spatial_dims: int,
-    reading: DataReading | None = None,
-    spacing: Sequence[float] | None = None,
-) -> list[int]:
-    """Return the patch of a training: 96 pixels of the working scale, in 3-D 64 x 64 x 32, and no more than the images.
+def default_patch(scale: int | Sequence[int], spatial_dims: int) -> list[int]:
+    """Return a patch where nothing says with which one a network was trained: 96 pixels, in 3-D 64 x 64 x 32.
 
     Args:
         scale: factor by which the network averages its input down.
         spatial_dims: number of spatial axes.
-        reading: what was read of the data set, whose training images count; ``None`` where nothing was.
-        spacing: size of a voxel to which volumes are resampled, in millimetres.
 
     Returns:
-        Lengths in pixels of the input, right-anterior-superior.
+        Lengths in pixels of the input, as many of the working scale.
     """
-    least = _PATCHES[spatial_dims]
-    patch = [length * by for length, by in zip(least, per_axis(scale, spatial_dims), strict=True)]
-    if reading is None or as_scale(scale) == 1:
-        return patch
-    largest = np.max([_lengths(image, spacing) for image in reading.images()], axis=0)
-    return [min(length, max(low, int(most))) for length, low, most in zip(patch, least, largest, strict=True)]
-
-
-def _lengths(image: FileFacts, spacing: Sequence[float] | None) -> list[int]:
-    """Return the lengths of an image's axes as the pipeline sees them."""
-    lengths = list(image.shape[1:])
-    if image.frame != "volume":
-        return lengths
-    order = np.argsort(io_orientation(np.array(image.affine))[: len(lengths), 0])
-    turned, sizes = [lengths[axis] for axis in order], [image.spacing[axis] for axis in order]
-    if spacing is None:
-        return turned
-    return [math.ceil(length * size / to) for length, size, to in zip(turned, sizes, spacing, strict=True)]
-
-
-def stated_patch(
-    patch_size: Sequence[int],
-    scale: Scale,
-    spatial_dims: int,
-    reading: DataReading,
-    spacing: Sequence[float] | None,
-) -> list[int]:
-    """Return the patch for which sizes are stated, the same at every scale: that of full resolution, or the one asked.
-
-    Args:
-        patch_size: patch of the training.
-        scale: factor by which the network averages its input down.
-        spatial_dims: number of spatial axes.
-        reading: what was read of the data set.
-        spacing: size of a voxel to which volumes are resampled, in millimetres.
-    """
-    default = default_patch(scale, spatial_dims, reading, spacing)
-    return default_patch(1, spatial_dims, reading, spacing) if list(patch_size) == default else list(patch_size)
-
-
-def patch_for_sizes(spatial_dims: int) -> list[int]:
-    """Return :func:`stated_patch` of the running config, before its scale is known."""
-    parser = running_workflow().parser
-    given = parser.get("patch_size")
-    return list(_PATCHES[spatial_dims]) if isinstance(given, str) and given.startswith("$") else list(given)
+    return [length * by for length, by in zip(_PATCHES[spatial_dims], per_axis(scale, spatial_dims), strict=True)]
 
 
 def check_scale_known(scale: Any) -> None:

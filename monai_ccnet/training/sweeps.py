@@ -20,7 +20,7 @@ from monai_ccnet.complexity.ceiling import measure_ceiling
 from monai_ccnet.configs import check_recipe
 from monai_ccnet.constraints import family_of, working_scale
 from monai_ccnet.data.folder import DatasetFolder, open_dataset, safe_name
-from monai_ccnet.data.reading import read_dataset
+from monai_ccnet.data.reading import DataReading, common_spacing, read_dataset
 from monai_ccnet.ending import root_cause
 from monai_ccnet.files import read_json
 from monai_ccnet.locks import FolderBusyError
@@ -35,7 +35,16 @@ from monai_ccnet.training.stages import read_run
 from monai_ccnet.training.trial import full_network_def, run_trial
 from monai_ccnet.values import load_values
 
-__all__ = ["FAST_MULTIPLIERS", "MULTIPLIERS", "Trial", "def_on_data", "load_records", "plan_trials", "run_sweep"]
+__all__ = [
+    "FAST_MULTIPLIERS",
+    "MULTIPLIERS",
+    "Trial",
+    "def_on_data",
+    "load_records",
+    "loading_of",
+    "plan_trials",
+    "run_sweep",
+]
 
 MULTIPLIERS = (1.0, 0.75, 0.5, 0.25, 0.1875, 0.125, 0.0625)  # section 5.3 of the paper
 FAST_MULTIPLIERS = (1.0, 0.25, 0.0625)  # section 6.4: with these on two data sets lambda changes by 2.4 %
@@ -93,7 +102,7 @@ def plan_trials(
         full = full_network_def(bundle_root, **recipe, dataset_dir=str(folder))
         if scale != 1:
             full = def_on_data(full, scale, data, recipe)
-        read_as = {key: recipe[key] for key in ("label_values", "spacing", "allow_overlap") if key in recipe}
+        read_as = {key: recipe[key] for key in ("label_values", "allow_overlap") if key in recipe}
         data_digest = read_dataset(data, **read_as).digest
         family = inner_def(full)["_target_"].rsplit(".", 1)[-1]
         if is_at_scale(full):
@@ -137,10 +146,21 @@ def def_on_data(
     family = family_of(network_def, scale=scale)
     ceiling = None
     if isinstance(scale, str):
-        loading = {key: recipe.get(key) for key in ("label_values", "spacing")}
+        loading = loading_of(recipe, read_dataset(data, label_values=recipe.get("label_values"), allow_overlap=True))
         smallest = recipe.get("smallest_structure")
         ceiling = measure_ceiling(data.training, name=data.name, smallest_structure=smallest, loading=loading)
     return family.at(family.channels, working_scale(scale, family, ceiling))
+
+
+def loading_of(recipe: Mapping[str, Any], reading: DataReading) -> dict[str, Any]:
+    """Return how images and labels are read for measuring as trainings see them: ``label_values`` and ``spacing``.
+
+    Args:
+        recipe: ids of ``train.yaml``.
+        reading: what was read of the data set.
+    """
+    spacing = recipe["spacing"] if "spacing" in recipe else common_spacing(reading)
+    return {"label_values": recipe.get("label_values"), "spacing": spacing}
 
 
 def run_sweep(

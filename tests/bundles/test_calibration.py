@@ -169,7 +169,7 @@ def test_calibrate_sweeps_measures_and_fits(disks_2d, tmp_path):
         output_dir=str(output_dir),
         multipliers=[0.5, 1.0],
         measures=["jpeg", "edges", "label_detail"],
-        recipe={**QUICK, "precision": "bfloat16"},
+        training={**QUICK, "precision": "bfloat16"},
     )
     workflow.initialize()
     workflow.run()

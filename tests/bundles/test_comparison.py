@@ -27,7 +27,7 @@ def _compare(dataset_dir, output_dir, quick, **overrides):
         workflow_type="train",
         dataset_dir=str(dataset_dir),
         output_dir=str(output_dir),
-        recipe={**quick, "patch_size": [32, 32]},
+        training={**quick, "patch_size": [32, 32]},
         **{"budgets_bytes": [BUDGET], "seeds": [0, 1], **overrides},
     )
     workflow.initialize()

@@ -105,7 +105,7 @@ def test_what_the_others_do_not_know_is_refused(name, overrides, message, tmp_pa
 
 def test_a_recipe_of_misspelt_ids_is_refused_before_any_training(disks_2d, tmp_path):
     with pytest.raises(ValueError, match=r"train\.yaml knows no setting 'max_epoch': did you mean 'max_epochs'"):
-        begin(["compare.yaml"], disks_2d, tmp_path, recipe={"max_epoch": 3})
+        begin(["compare.yaml"], disks_2d, tmp_path, training={"max_epoch": 3})
     assert not list(tmp_path.rglob("model.pt"))
 
 

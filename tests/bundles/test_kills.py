@@ -28,7 +28,7 @@ WORDS = {
         *("--budget_bytes", "20000", "--scales", "[1, 2]", "--pictures", "False"),
     ],
     "calibrate": [
-        "--recipe",
+        "--training",
         str(SWEEP),
         "--multipliers",
         "[0.5, 1]",
@@ -38,7 +38,7 @@ WORDS = {
         "False",
     ],
     "compare": [
-        *("--recipe", str(SWEEP), "--budgets_bytes", "[15000]", "--seeds", "[0]", "--pictures", "False"),
+        *("--training", str(SWEEP), "--budgets_bytes", "[15000]", "--seeds", "[0]", "--pictures", "False"),
         *("--methods", "['full size', 'taper', 'L1 pruning, untrained']"),
     ],
 }

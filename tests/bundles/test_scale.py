@@ -16,7 +16,7 @@ from monai_ccnet.constraints import CompressionPlan
 from monai_ccnet.ending import root_cause
 from monai_ccnet.networks import build_network, file_bytes, load_weights
 from monai_ccnet.records import TrialRecord
-from monai_ccnet.training import default_patch, plan_trials, read_run, settings_left
+from monai_ccnet.training import plan_trials, read_run, settings_left
 
 CONFIGS = monai_ccnet.bundle_root() / "configs"
 TINY = ["--max_epochs", "2", "--epoch_length", "4", "--channels", "[6,8]", "--learning_rate", "0.01", "--device", "cpu"]
@@ -47,10 +47,8 @@ def test_it_is_chosen_stated_and_kept_everywhere(compressed):
     assert plan.ceiling == ceiling
     assert left["scale"] == record.scale == report["scale"] == plan.scale
     assert left["network_def"] == record.network_def == plan.network_def
-    assert left["patch_size"] == [
-        min(whole, length) for whole, length in zip(default_patch(plan.scale, 2), (160, 128), strict=True)
-    ]
-    assert record.size.input_shape == plan.size.input_shape == (1, 1, 96, 96)  # the same at every scale
+    assert left["patch_size"] == [160, 128]  # the whole image
+    assert record.size.input_shape == plan.size.input_shape == (1, 1, 160, 128)  # the same at every scale
     assert plan.image_size.input_shape == (1, 1, 160, 128)
     page = (compressed / "report.html").read_text()
     assert "The scale at which the network works" in page
@@ -132,7 +130,7 @@ def test_weights_of_another_scale_are_refused_in_a_folder_of_a_run(compressed, l
 def test_it_is_given_as_a_number_or_one_for_each_axis(large_2d, tmp_path):
     assert run("compress", large_2d, tmp_path / "one", *JOB, "--scale", "1") in (0, 3)
     assert CompressionPlan.load(tmp_path / "one" / "plan.json").scale == 1
-    assert read_run(tmp_path / "one")["settings"]["patch_size"] == [96, 96]
+    assert read_run(tmp_path / "one")["settings"]["patch_size"] == [160, 128]
     assert run("compress", large_2d, tmp_path / "each", *JOB, "--scale", "[2,4]") in (0, 3)
     plan = CompressionPlan.load(tmp_path / "each" / "plan.json")
     assert plan.scale == (2, 4)
@@ -187,7 +185,7 @@ def test_rivals_are_compared_at_one_scale(large_2d, tmp_path):
     methods = "['full size','taper','squeeze','L1 pruning','taper, int8']"
     words = ["--methods", methods, "--budgets_bytes", "[14000]", "--seeds", "[0]", "--pictures", "False"]
     recipe = "{'max_epochs': 1, 'epoch_length': 2, 'channels': [6, 8], 'batch_size': 2}"
-    assert run("compare", large_2d, tmp_path, *words, "--recipe", recipe) == 0
+    assert run("compare", large_2d, tmp_path, *words, "--training", recipe) == 0
     records = [TrialRecord.load(path) for path in tmp_path.rglob("record.json")]
     assert len(records) >= 4
     assert len({record.scale for record in records}) == 1

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_ccnet.data import DataReading, check_scorable, check_trainable, hold_out, open_dataset, read_dataset
+from monai_ccnet.data import (
+    DataReading,
+    check_resampled,
+    check_scorable,
+    check_trainable,
+    common_spacing,
+    hold_out,
+    open_dataset,
+    read_dataset,
+)
 from monai_ccnet.files import files_of
 
 RNG = np.random.default_rng(0)
@@ -228,13 +237,18 @@ def test_uneven_spacing_is_said_with_the_remedy(tmp_path):
 
     read = reading(folder_of(tmp_path / "set", image, label, ".nii"))
     assert "1 to 1.5 mm large" in str(read)
-    assert '--spacing "[1, 1, 1]"' in str(read)
+    assert "all are resampled to 1.0 x 1.0 x 1.0 mm, unless --spacing says otherwise" in str(read)
+    assert common_spacing(read) == [1, 1, 1]
+    check_resampled(read, [1, 1, 1.25])
     with pytest.raises(ValueError, match="one length above 0 for each of 3 axes, got"):
-        reading(tmp_path / "set", spacing=[1, 1])
+        check_resampled(read, [1, 1])
     with pytest.raises(ValueError, match="makes 1,000,000 voxels of each one: give it in millimetres"):
-        reading(tmp_path / "set", spacing=[0.01, 0.01, 0.01])
+        check_resampled(read, [0.01, 0.01, 0.01])
+    flat = reading(folder_of(tmp_path / "flat"))
+    assert common_spacing(flat) is None
+    check_resampled(flat, None)
     with pytest.raises(ValueError, match=r"spacing=\[1, 1\] needs volumes, and a picture has no size of a pixel"):
-        reading(folder_of(tmp_path / "flat"), spacing=[1, 1])
+        check_resampled(flat, [1, 1])
 
 
 def test_without_labels_in_the_test_part_a_fifth_of_training_is_held_out(tmp_path):

@@ -1,0 +1,194 @@
+"""The recipe of a training: what follows from the data set, and why."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from nibabel.orientations import io_orientation
+
+from monai_ccnet.complexity.ceiling import measure_ceiling
+from monai_ccnet.data.facts import FileFacts
+from monai_ccnet.data.reading import DataReading
+from monai_ccnet.files import shown
+from monai_ccnet.scales import Scale, per_axis, resolution_words
+
+__all__ = [
+    "ACTIVATIONS",
+    "MOST_PIXELS",
+    "Recipe",
+    "largest_structure",
+    "median_lengths",
+    "plan_recipe",
+    "print_recipe",
+]
+
+# Activation of the bundle's networks, in MONAI's terms. Narrow networks die under a ReLU more often.
+ACTIVATIONS: dict[str, Any] = {"planned": ["LEAKYRELU", {"negative_slope": 0.1}], "paper": "RELU"}
+
+# Most pixels of a patch, seen at the working scale: four such patches in 2-D, or two in 3-D, are a step, for which the
+# full-size U-Net of the paper needs less than 6 GB at float32. The same for all widths, so that they train alike.
+MOST_PIXELS = {2: 256 * 256, 3: 64 * 64 * 40}
+_BATCH = {2: 4, 3: 2}
+_CONTEXT = 2  # times the size of the largest structure, where a patch does not hold the whole image
+_LEAST = {2: 96, 3: 48}  # pixels of the working scale, in such a patch
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How networks are trained on a data set, by ids of ``train.yaml``.
+
+    Attributes:
+        name: ``"planned"`` or ``"paper"``.
+        patch_size: lengths of a patch in pixels of the input, right-anterior-superior in 3-D.
+        batch_size: number of patches of a step.
+        max_epochs: number of epochs.
+        lambda_dice: weight of the Dice loss beside cross-entropy.
+        learning_rate: highest learning rate.
+        warmup_steps: steps over which it rises.
+        rate_cycles: cosine cycles over which it falls, half of one to 0; none keeps it.
+        reasons: why, by id; the others are the same for every data set.
+    """
+
+    name: str
+    patch_size: tuple[int, ...]
+    batch_size: int
+    max_epochs: int
+    lambda_dice: float
+    learning_rate: float
+    warmup_steps: int
+    rate_cycles: float
+    reasons: dict[str, str]
+
+
+def plan_recipe(
+    name: str,
+    lengths: Sequence[int],
+    scale: Scale = 1,
+    *,
+    divisor: int | Sequence[int] = 1,
+    largest: float | None = None,
+) -> Recipe:
+    """Return the recipe for a data set. It follows from the data, and not from a network's width.
+
+    Args:
+        name: ``"planned"``, or ``"paper"``: cross-entropy alone, patches of 128 pixels and a fixed rate.
+        lengths: lengths of the median training image in pixels, right-anterior-superior in 3-D.
+        scale: factor by which the network averages its input down.
+        divisor: divisor of each axis of the network's input, at the working scale.
+        largest: size that the largest structure of an image keeps below in nine of ten, in pixels; ``None`` if it is
+            not known.
+
+    Raises:
+        ValueError: if there is no such recipe.
+
+    >>> recipe = plan_recipe("planned", (976, 976), divisor=16, largest=180)
+    >>> print(recipe.patch_size, recipe.reasons["patch_size"], sep=": ")
+    (256, 256): as much of a median image of 976 x 976 as 65,536 pixels hold
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"recipe must be one of {', '.join(ACTIVATIONS)}, got {shown(name)}.")
+    axes = len(lengths)
+    if name == "paper":
+        patch = tuple([128] * axes if axes == 2 else [64, 64, 32])
+        return Recipe(name, patch, _BATCH[axes], 16, 0.0, 0.0005, 0, 0.0, {})
+    patch, reason = _patch(lengths, per_axis(scale, axes), per_axis(divisor, axes, "divisor"), largest)
+    return Recipe(name, patch, _BATCH[axes], 16, 1.0, 0.005, 20, 0.5, {"patch_size": reason})
+
+
+def _patch(
+    lengths: Sequence[int], factors: Sequence[int], divisors: Sequence[int], largest: float | None
+) -> tuple[tuple[int, ...], str]:
+    """Return the patch in pixels of the input, and why."""
+    most, image = MOST_PIXELS[len(lengths)], " x ".join(map(str, lengths))
+    at = "" if set(factors) == {1} else f" at {resolution_words(tuple(factors))}"
+    if all(by == 1 for by in factors):  # a network within AtScale is fed what it needs
+        whole = [unit * math.ceil(length / unit) for length, unit in zip(lengths, divisors, strict=True)]
+    else:
+        whole = [by * math.ceil(length / by) for length, by in zip(lengths, factors, strict=True)]
+    seen = [length // by for length, by in zip(whole, factors, strict=True)]
+    if math.prod(seen) <= most:
+        return tuple(whole), f"the whole of a median image of {image}"
+    seen = [unit * max(1, length // unit) for length, unit in zip(seen, divisors, strict=True)]
+    reason = f"as much of a median image of {image} as {most:,} pixels{at} hold"
+    while math.prod(seen) > most:
+        axis = max((a for a in range(len(seen)) if seen[a] > divisors[a]), key=seen.__getitem__, default=None)
+        if axis is None:
+            break
+        seen[axis] -= divisors[axis]
+    if largest is not None:
+        least = _LEAST[len(seen)]
+        needed = [
+            unit * math.ceil(max(least, _CONTEXT * largest / by) / unit)
+            for unit, by in zip(divisors, factors, strict=True)
+        ]
+        if any(need < length for need, length in zip(needed, seen, strict=True)):
+            seen = [min(need, length) for need, length in zip(needed, seen, strict=True)]
+            reason = f"{_CONTEXT} times the largest structure, which spans {largest:.0f} pixels in nine of ten images"
+    patch = tuple(length * by for length, by in zip(seen, factors, strict=True))
+    return patch, reason
+
+
+def median_lengths(reading: DataReading, spacing: Sequence[float] | None = None) -> list[int]:
+    """Return the lengths of the median training image as the pipeline sees it, right-anterior-superior in 3-D.
+
+    Args:
+        reading: what was read of the data set.
+        spacing: size of a voxel to which volumes are resampled, in millimetres.
+    """
+    return [math.ceil(length) for length in np.median([_lengths(each, spacing) for each in reading.images()], axis=0)]
+
+
+def _lengths(image: FileFacts, spacing: Sequence[float] | None) -> list[int]:
+    lengths = list(image.shape[1:])
+    if image.frame != "volume":
+        return lengths
+    order = np.argsort(io_orientation(np.array(image.affine))[: len(lengths), 0])
+    turned, sizes = [lengths[axis] for axis in order], [image.spacing[axis] for axis in order]
+    if spacing is None:
+        return turned
+    return [math.ceil(length * size / to) for length, size, to in zip(turned, sizes, spacing, strict=True)]
+
+
+def largest_structure(
+    lengths: Sequence[int], scale: Scale, items: Sequence[Any], keeping: Mapping[str, Any]
+) -> float | None:
+    """Return the size of the largest structures in pixels, as :func:`plan_recipe` takes it.
+
+    Labels are looked at only where a patch does not hold the whole of the median image; otherwise ``None``.
+
+    Args:
+        lengths: lengths of the median training image in pixels.
+        scale: factor by which the network averages its input down.
+        items: training items.
+        keeping: what :func:`~monai_ccnet.complexity.measure_ceiling` is given beside them.
+    """
+    axes = len(lengths)
+    if math.prod(length / by for length, by in zip(lengths, per_axis(scale, axes), strict=True)) <= MOST_PIXELS[axes]:
+        return None
+    ceiling = measure_ceiling(items, **keeping)
+    if ceiling.largest is None or ceiling.spacing is None:
+        return ceiling.largest
+    return ceiling.largest / min(ceiling.spacing)
+
+
+def print_recipe(recipe: Recipe, used: Mapping[str, Any]) -> None:
+    """Print how a network is trained, with the reason of each choice; in several processes the first one does.
+
+    Args:
+        recipe: the recipe.
+        used: what is used, by id; where it is not the recipe's, it was asked for.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    print(f"Training by the {recipe.name} recipe:")
+    for key, value in used.items():
+        planned = getattr(recipe, key, value)
+        planned = list(planned) if isinstance(planned, tuple) else planned
+        reason = recipe.reasons.get(key, "")
+        words = f"{value}, as asked for" if value != planned else f"{value}: {reason}" if reason else f"{value}"
+        print(f"  {key} {words}")
