@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import types
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 __all__ = ["PRECISIONS", "at_precision", "native_precision"]
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def native_precision(precision: str, device: torch.device | str = "cpu", spatial_dims: int = 2) -> str:
+class _Float32WhereThin(TorchFunctionMode):
+    """Calculate a 3-D convolution in ``float32`` where its input is shorter than its kernel along the first axis.
+
+    There torch 2.8 to 2.13 on CPUs leave part of the kernel's gradient unwritten at lower precision, if tensors are
+    channels-last: what was in memory before is taken for it.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.conv3d and args[0].shape[2] < args[1].shape[2]:
+            with torch.autocast("cpu", enabled=False):
+                return func(args[0].float(), *args[1:], **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def native_precision(precision: str, device: torch.device | str = "cpu") -> str:
     """Return the precision at which a network is trained.
 
     Args:
         precision: a key of :data:`PRECISIONS`; or ``"auto"``, which is ``"bfloat16"`` where the device calculates it
-            natively, and in 3-D only on a GPU: on a CPU it saves next to nothing there, and trainings have diverged.
+            natively.
         device: device of the training.
-        spatial_dims: number of spatial axes.
     """
     if precision != "auto":
         return precision
@@ -29,7 +44,7 @@ def native_precision(precision: str, device: torch.device | str = "cpu", spatial
         is_native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:  # torch has no public way to ask
         asked = (getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-        is_native = kind == "cpu" and spatial_dims == 2 and any(asked)
+        is_native = kind == "cpu" and any(asked)
     return "bfloat16" if is_native else "float32"
 
 
@@ -57,7 +72,8 @@ def at_precision(network: torch.nn.Module, precision: str) -> torch.nn.Module:
 
         @functools.wraps(type(network).forward)
         def cast_forward(self: torch.nn.Module, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            with torch.autocast(x.device.type, kind):
+            thin = _Float32WhereThin() if x.device.type == "cpu" and x.ndim == 5 else contextlib.nullcontext()
+            with torch.autocast(x.device.type, kind), thin:
                 output = own(x, *args, **kwargs) if own else type(self).forward(self, x, *args, **kwargs)
             return output.float() if isinstance(output, torch.Tensor) else [each.float() for each in output]
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from monai_ccnet.networks import CUMedVision, PlainUNet, at_precision
+from monai_ccnet.networks import CUMedVision, PlainUNet, at_precision, native_precision
 
 
 @pytest.mark.parametrize("network_class", [PlainUNet, CUMedVision])
@@ -56,3 +56,29 @@ def test_a_compiled_network_stays_compiled():
 def test_another_precision_is_refused():
     with pytest.raises(ValueError, match="one of"):
         at_precision(PlainUNet(channels=(2, 2)), "int8")
+
+
+@pytest.mark.parametrize(("size", "kernel"), [((2, 4, 3), 3), ((2, 2, 2), 3), ((3, 6, 6), 5), ((6, 6, 6), 3)])
+def test_the_gradient_of_a_kernel_that_is_longer_than_its_input_is_whole(size, kernel):
+    torch.manual_seed(0)
+    for _ in range(10):  # without the remedy about one in ten is not even finite
+        layer = torch.nn.Conv3d(7, 6, kernel, padding=kernel // 2).to(memory_format=torch.channels_last_3d)
+        image = torch.randn(2, 7, *size).to(memory_format=torch.channels_last_3d)
+        gradients = []
+        for precision in ("float32", "bfloat16"):
+            layer.zero_grad()
+            at_precision(layer, precision)(image).square().sum().backward()
+            gradients.append(layer.weight.grad.clone())
+        assert torch.allclose(*gradients, rtol=0, atol=0.03 * float(gradients[0].abs().max()))
+
+
+def test_auto_is_bfloat16_where_the_processor_calculates_it(monkeypatch):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+    assert native_precision("auto") == "float32"
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert native_precision("auto", torch.device("cpu")) == "bfloat16"
+    assert native_precision("auto", "meta") == "float32"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not including_emulation)
+    assert native_precision("auto", "cuda") == "bfloat16"
+    assert native_precision("float16", "cuda") == "float16"
