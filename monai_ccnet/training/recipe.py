@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from nibabel.orientations import io_orientation
 
 from monai_ccnet.complexity.ceiling import measure_ceiling
@@ -21,6 +22,7 @@ __all__ = [
     "ACTIVATIONS",
     "MOST_PIXELS",
     "Recipe",
+    "device_of_cache",
     "largest_structure",
     "median_lengths",
     "plan_recipe",
@@ -30,9 +32,9 @@ __all__ = [
 # Activation of the bundle's networks, in MONAI's terms. Narrow networks die under a ReLU more often.
 ACTIVATIONS: dict[str, Any] = {"planned": ["LEAKYRELU", {"negative_slope": 0.1}], "paper": "RELU"}
 
-# Most pixels of a patch, seen at the working scale: four such patches in 2-D, or two in 3-D, are a step, for which the
-# full-size U-Net of the paper needs less than 6 GB at float32. The same for all widths, so that they train alike.
-MOST_PIXELS = {2: 256 * 256, 3: 64 * 64 * 40}
+# Most pixels of a patch, seen at the working scale. A step of four such patches in 2-D, or two in 3-D, keeps 2.2 GB of
+# activations of the paper's full-size U-Net. It is the same for all widths, so that they train alike.
+MOST_PIXELS = {2: 256 * 256, 3: 64 * 64 * 48}
 _BATCH = {2: 4, 3: 2}
 _CONTEXT = 2  # times the size of the largest structure, where a patch does not hold the whole image
 _LEAST = {2: 96, 3: 48}  # pixels of the working scale, in such a patch
@@ -174,6 +176,28 @@ def largest_structure(
     if ceiling.largest is None or ceiling.spacing is None:
         return ceiling.largest
     return ceiling.largest / min(ceiling.spacing)
+
+
+def device_of_cache(
+    device: torch.device | str, reading: DataReading, spacing: Sequence[float] | None = None, num_workers: int = 0
+) -> torch.device | None:
+    """Return the device on which training images are kept: a GPU's own memory, if they take a quarter of it at most.
+
+    Args:
+        device: device of the training.
+        reading: what was read of the data set.
+        spacing: size of a voxel to which volumes are resampled, in millimetres.
+        num_workers: number of processes that load images; they cannot share a GPU's memory.
+
+    Returns:
+        The device; ``None`` for the processor's memory.
+    """
+    device = torch.device(device)
+    if device.type != "cuda" or num_workers:
+        return None
+    numbers = sum((each.shape[0] + 1) * math.prod(_lengths(each, spacing)) for each in reading.images())
+    free, _ = torch.cuda.mem_get_info(device)
+    return device if 4 * numbers <= free / 4 else None
 
 
 def print_recipe(recipe: Recipe, used: Mapping[str, Any]) -> None:

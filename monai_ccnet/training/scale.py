@@ -89,10 +89,17 @@ def config_to_use(
         weights_file: path of the weights.
 
     Raises:
-        ValueError: if weights are there and nothing says their scale, or the command says another one than the run.
+        ValueError: if weights are there and nothing says their scale or their activation, or the command says another
+            scale than the run.
     """
     if scale is None and os.path.exists(weights_file):
         check_scale_known(scale)
+    if not known and described.get("act", "") is None and os.path.exists(weights_file):
+        raise ValueError(
+            "no plan.json or run.json says with which activation the network was trained, and weights do not tell: "
+            "give --activation, RELU for networks of the paper's recipe and of release 0.1, or "
+            """"['LEAKYRELU',{'negative_slope':0.1}]" for those of the planned one."""
+        )
     wanted, own = 1 if scale is None else as_scale(scale), scale_of(known or described)
     if known and wanted != own:
         raise ValueError(
