@@ -3,9 +3,9 @@
     git worktree add ../before COMMIT
     python tests/benchmarks/bench_training.py ../before DATA_FOLDER [DATA_FOLDER ...]
 
-Each training is a process of its own with one thread; it is timed from its first config to its last score, without the
-imports. ``--precision float32`` says what this code gains without bfloat16. Then a sweep of eight narrow trials with two
-processes is timed, as a user waits for it. Ratios are before / now.
+Each training is a process of its own with one thread; it is timed from its first config to its last score, without
+the imports. ``--precision float32`` says what this code gains without bfloat16. Then a sweep of eight narrow trials
+with two processes is timed, as a user waits for it. Ratios are before / now.
 """
 
 import argparse

@@ -27,7 +27,8 @@ from monai_ccnet.networks import NetworkFamily
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.training import full_network_def, run_trial
 
-RECIPE = {"precision": "bfloat16", "val_interval": 1000}
+# The recipe of the calibration.
+RECIPE = {"precision": "bfloat16", "patch_size": [96, 96], "batch_size": 4, "max_epochs": 16, "lambda_dice": 0.0}
 BYTES, MACS = DiskBudget(124_000), ComputeBudget(24_000_000, (1, 1, 96, 96))
 # A ratio of 2 is the uniform multiplier of a network that doubles.
 STUDY = {
@@ -64,7 +65,7 @@ def train(
     **settings: Any,
 ) -> dict:
     """Return a row of what one network reaches, with what else its recipe and its config say than the bundle's."""
-    full = full_network_def(bundle_root(), dataset_dir=str(folder))
+    full = full_network_def(bundle_root(), dataset_dir=str(folder), activation="RELU")
     place = output / f"{folder.name}-{'-'.join(map(str, channels))}-seed{seed}"
     narrowed = {**NetworkFamily.of(full).at(channels), **settings}
     given = {**RECIPE, **(recipe or {}), "dataset_dir": str(folder), "seed": seed}

@@ -91,6 +91,8 @@ def train(data_dir, results, channels, seed, name, scale):
         test_datalist=validation + data.test,
         seed=seed,
         lambda_dice=1.0,
+        batch_size=4 if data.spatial_dims == 2 else 2,
+        max_epochs=16,
         precision="float32" if name == "hippocampus_3d" else "bfloat16",
         patch_size=list(patch),
         **{
