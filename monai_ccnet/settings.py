@@ -147,6 +147,12 @@ SETTINGS: dict[str, Setting] = {
         "128 x 128 patches, a fixed rate, ReLU, full resolution); settings of train.yaml go into `training`",
         ("planned", "paper"),
     ),
+    "symmetry": Setting(
+        "text",
+        "how training images are flipped and turned: `all` (both flips and right-angle turns), `mirror` (left and "
+        "right alone) or `none`",
+        ("all", "mirror", "none"),
+    ),
     "activation": Setting("any", "activation of the network, in MONAI's terms"),
     # measuring, calibrating, comparing
     "table": Setting("path", "CSV file of the complexity of each image"),

@@ -30,12 +30,12 @@ __all__ = [
 ]
 
 # Activation of the bundle's networks, in MONAI's terms. Narrow networks die under a ReLU more often.
-ACTIVATIONS: dict[str, Any] = {"planned": ["LEAKYRELU", {"negative_slope": 0.1}], "paper": "RELU"}
+ACTIVATIONS: dict[str, Any] = {"planned": ["LEAKYRELU", {"negative_slope": 0.2}], "paper": "RELU"}
 
 # Most pixels of a patch, seen at the working scale. A step of four such patches in 2-D, or two in 3-D, keeps 2.2 GB of
 # activations of the paper's full-size U-Net. It is the same for all widths, so that they train alike.
 MOST_PIXELS = {2: 256 * 256, 3: 64 * 64 * 48}
-_BATCH = {2: 4, 3: 2}
+_BATCH = {2: 4, 3: 2}  # and twice as many of patches that are half as large or less
 _CONTEXT = 2  # times the size of the largest structure, where a patch does not hold the whole image
 _LEAST = {2: 96, 3: 48}  # pixels of the working scale, in such a patch
 
@@ -99,7 +99,11 @@ def plan_recipe(
         patch = tuple([128] * axes if axes == 2 else [64, 64, 32])
         return Recipe(name, patch, _BATCH[axes], 16, 0.0, 0.0005, 0, 0.0, {})
     patch, reason = _patch(lengths, per_axis(scale, axes), per_axis(divisor, axes, "divisor"), largest)
-    return Recipe(name, patch, _BATCH[axes], 16, 1.0, 0.005, 20, 0.5, {"patch_size": reason})
+    pixels = math.prod(length // by for length, by in zip(patch, per_axis(scale, axes), strict=True))
+    most = _BATCH[axes] * MOST_PIXELS[axes]
+    batch = max(_BATCH[axes], min(2 * _BATCH[axes], most // pixels))
+    reasons = {"patch_size": reason, "batch_size": f"patches of {pixels:,} pixels that the network sees"}
+    return Recipe(name, patch, batch, 16, 1.0, 0.005, 20, 0.5, reasons)
 
 
 def _patch(

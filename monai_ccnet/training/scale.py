@@ -98,7 +98,7 @@ def config_to_use(
         raise ValueError(
             "no plan.json or run.json says with which activation the network was trained, and weights do not tell: "
             "give --activation, RELU for networks of the paper's recipe and of release 0.1, or "
-            """"['LEAKYRELU',{'negative_slope':0.1}]" for those of the planned one."""
+            """"['LEAKYRELU',{'negative_slope':0.2}]" for those of the planned one."""
         )
     wanted, own = 1 if scale is None else as_scale(scale), scale_of(known or described)
     if known and wanted != own:

@@ -267,12 +267,16 @@ def test_a_mirrored_label_is_refused_at_every_door(verb, deep, tmp_path, capsys)
     assert not (tmp_path / "output" / "model.pt").exists()
 
 
-def test_spacing_resamples_and_the_answer_returns_to_the_grid_of_the_image(deep, tmp_path):
-    spacing = ["--spacing", "[2, 2, 2]"]
-    assert run("compress", deep, tmp_path / "output", *DEEP, *spacing) in (0, 3)
-    assert json.loads((tmp_path / "output" / "run.json").read_text())["settings"]["spacing"] == [2, 2, 2]
+def test_where_voxels_differ_volumes_are_resampled_and_the_answer_returns_to_the_grid_of_the_image(deep, tmp_path):
+    data = shutil.copytree(deep, tmp_path / "set")
+    for part in ("imagesTr", "labelsTr"):
+        path = data / part / "c0.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(np.asarray(nibabel.load(path).dataobj), AFFINE @ np.diag([1, 1, 2, 1])), path)
+    median = [AFFINE[0, 0], AFFINE[1, 1], 1.5 * AFFINE[2, 2]]
+    assert run("compress", data, tmp_path / "output", *DEEP) in (0, 3)
+    assert json.loads((tmp_path / "output" / "run.json").read_text())["settings"]["spacing"] == median
     plain = json.loads((tmp_path / "output" / "complexity.json").read_text())["mean"]
-    assert run("infer", deep, tmp_path / "output") == 0
+    assert run("infer", data, tmp_path / "output") == 0
     f1 = []
     for index in (2, 3):
         found = nibabel.load(tmp_path / "output" / "predictions" / f"c{index}_seg.nii.gz")
@@ -281,7 +285,8 @@ def test_spacing_resamples_and_the_answer_returns_to_the_grid_of_the_image(deep,
         answer, mask = np.asarray(found.dataobj), ball(index)[1]
         f1.append(2 * (answer * mask).sum() / (answer.sum() + mask.sum()))
     assert np.mean(f1) == pytest.approx(score(tmp_path / "output"), abs=1e-3)  # the pipeline that was evaluated
-    assert run("measure", deep, tmp_path / "measured", *spacing, "--measure", "boundary") == 0
+    spacing = ["--spacing", str(list(map(float, median)))]
+    assert run("measure", data, tmp_path / "measured", *spacing, "--measure", "boundary") == 0
     assert json.loads((tmp_path / "measured" / "complexity.json").read_text())["mean"] == plain
 
 

@@ -80,6 +80,14 @@ def test_the_share_of_memory_is_that_of_the_full_size_network():
         assert size.training_bytes < 2.2e9
 
 
+def test_small_patches_make_a_larger_batch():
+    sizes = {160: 8, 181: 8, 200: 6, 256: 4, 900: 4}
+    assert {side: plan_recipe("planned", (side, side)).batch_size for side in sizes} == sizes
+    assert plan_recipe("planned", (640, 640), 4).batch_size == 8
+    assert plan_recipe("planned", (35, 50, 36), divisor=16).batch_size == 2
+    assert plan_recipe("planned", (35, 50, 36), 2, divisor=16).batch_size == 4
+
+
 def test_the_recipe_of_the_paper_is_the_same_for_all_data():
     recipe = plan_recipe("paper", (976, 976), divisor=16)
     assert recipe.patch_size == (128, 128)
