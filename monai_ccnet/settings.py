@@ -149,8 +149,8 @@ SETTINGS: dict[str, Setting] = {
     ),
     "symmetry": Setting(
         "text",
-        "how training images are flipped and turned: `all` (both flips and right-angle turns), `mirror` (left and "
-        "right alone) or `none`",
+        "symmetry by which training images are flipped and turned: `all` (both flips and right-angle turns), `mirror` "
+        "(left and right alone) or `none`",
         ("all", "mirror", "none"),
     ),
     "activation": Setting("any", "activation of the network, in MONAI's terms"),

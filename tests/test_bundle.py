@@ -57,6 +57,7 @@ def test_a_data_set_is_measured_as_the_law_was_unless_asked_otherwise():
         ({"multipliers": [1.0, 1.0]}, "needs a narrower network beside the full-size one"),
         ({"measures": []}, "measures is empty"),
         ({"training": {"seed": 1}}, "give --seeds instead"),
+        ({"training": {"recipe": "paper"}}, "give --recipe instead"),
         ({"metric": "dice"}, "metric must be 'f1' or 'iu', got 'dice'"),
     ],
 )

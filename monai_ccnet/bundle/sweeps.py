@@ -200,7 +200,8 @@ def check_shared_recipe(recipe: Mapping[str, Any]) -> None:
     Raises:
         ValueError: with the setting to give in its place.
     """
-    own = {"seed": "seeds", "dataset_dir": "dataset_dirs or dataset_dir", "output_dir": "output_dir", "scale": "scale"}
+    own = {"seed": "seeds", "dataset_dir": "dataset_dirs or dataset_dir", "output_dir": "output_dir"}
+    own |= {"scale": "scale", "recipe": "recipe"}
     for name in own.keys() & recipe.keys():
         raise ValueError(f"training holds {name}, and each training run has its own: give --{own[name]} instead.")
     check_recipe(recipe)

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from nibabel.orientations import io_orientation
 
 from monai_ccnet.data.facts import FileFacts, facts_of
 from monai_ccnet.data.images import SAME_GRID, as_paths, displacement, is_file
@@ -217,8 +218,8 @@ def uneven_spacing(images: Sequence[FileFacts]) -> str | None:
 
 
 def _in_world(image: FileFacts) -> list[float]:
-    """Return the size of a voxel along right, anterior, superior."""
-    matrix = np.abs(np.array(image.affine)[:3, :3])
-    axes = np.argmax(matrix, axis=0)
-    by_axis = dict(zip(axes.tolist(), image.spacing, strict=False))
-    return [by_axis[axis] for axis in sorted(by_axis)]
+    """Return the size of a voxel along right, anterior, superior; of a flat image, which is not turned, as stored."""
+    spacing = list(image.spacing)
+    if len(spacing) < 3:
+        return spacing
+    return [spacing[axis] for axis in np.argsort(io_orientation(np.array(image.affine))[:, 0])]

@@ -100,7 +100,8 @@ def load_image(
             Volumes: NIfTI, and with their packages NRRD, MetaImage and DICOM, of which a folder is one series.
         label: whether it holds classes.
         label_values: number of the class for each value in a label, such as ``{0: 0, 255: 1}``.
-        spacing: size of a voxel in millimetres, right-anterior-superior, to resample to; ``None`` keeps the grid.
+        spacing: size of a voxel in millimetres, right-anterior-superior, to resample to, of a flat image along its axes
+            as they are stored; ``None`` keeps the grid.
 
     Returns:
         Float32, ``(C, X, Y)`` or ``(C, X, Y, Z)``, the first spatial axis along x; the affine is the file's.
@@ -127,7 +128,7 @@ def load_image(
         return loaded
     mode = "nearest" if label else "bilinear"
     resample: Any = Spacing(pixdim=spacing, mode=mode)
-    return resample(Orientation(axcodes="RAS"[: array.ndim - 1], labels=None)(loaded))
+    return resample(Orientation(axcodes="RAS", labels=None)(loaded) if array.ndim == 4 else loaded)
 
 
 class ReadImaged(MapTransform):

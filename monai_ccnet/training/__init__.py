@@ -10,6 +10,7 @@ from monai_ccnet.training.recipe import (
     device_of_cache,
     largest_structure,
     median_lengths,
+    plan_batch,
     plan_recipe,
     print_recipe,
 )
@@ -22,6 +23,7 @@ from monai_ccnet.training.run import (
     run_training,
 )
 from monai_ccnet.training.scale import (
+    check_activation_known,
     check_scale_known,
     config_to_use,
     def_at_scale,
@@ -66,6 +68,7 @@ __all__ = [
     "Trial",
     "WriteSegmentations",
     "begin_stages",
+    "check_activation_known",
     "check_data",
     "check_finite",
     "check_patch",
@@ -90,6 +93,7 @@ __all__ = [
     "loading_of",
     "median_lengths",
     "open_trial",
+    "plan_batch",
     "plan_recipe",
     "plan_trials",
     "print_recipe",

@@ -75,6 +75,7 @@ NO_RECIPE = {
     "divisor",
     "recipe_scale",
     "planned_recipe",
+    "planned_batch",
     "used_recipe",
     "used_precision",
     "activation",

@@ -25,6 +25,7 @@ __all__ = [
     "device_of_cache",
     "largest_structure",
     "median_lengths",
+    "plan_batch",
     "plan_recipe",
     "print_recipe",
 ]
@@ -36,6 +37,7 @@ ACTIVATIONS: dict[str, Any] = {"planned": ["LEAKYRELU", {"negative_slope": 0.2}]
 # activations of the paper's full-size U-Net. It is the same for all widths, so that they train alike.
 MOST_PIXELS = {2: 256 * 256, 3: 64 * 64 * 48}
 _BATCH = {2: 4, 3: 2}  # and twice as many of patches that are half as large or less
+_BATCH_REASON = "no more pixels, as the network sees them, than in a step of the largest patches"
 _CONTEXT = 2  # times the size of the largest structure, where a patch does not hold the whole image
 _LEAST = {2: 96, 3: 48}  # pixels of the working scale, in such a patch
 
@@ -47,7 +49,6 @@ class Recipe:
     Attributes:
         name: ``"planned"`` or ``"paper"``.
         patch_size: lengths of a patch in pixels of the input, right-anterior-superior in 3-D.
-        batch_size: number of patches of a step.
         max_epochs: number of epochs.
         lambda_dice: weight of the Dice loss beside cross-entropy.
         learning_rate: highest learning rate.
@@ -58,7 +59,6 @@ class Recipe:
 
     name: str
     patch_size: tuple[int, ...]
-    batch_size: int
     max_epochs: int
     lambda_dice: float
     learning_rate: float
@@ -97,13 +97,30 @@ def plan_recipe(
     axes = len(lengths)
     if name == "paper":
         patch = tuple([128] * axes if axes == 2 else [64, 64, 32])
-        return Recipe(name, patch, _BATCH[axes], 16, 0.0, 0.0005, 0, 0.0, {})
+        return Recipe(name, patch, 16, 0.0, 0.0005, 0, 0.0, {})
     patch, reason = _patch(lengths, per_axis(scale, axes), per_axis(divisor, axes, "divisor"), largest)
-    pixels = math.prod(length // by for length, by in zip(patch, per_axis(scale, axes), strict=True))
-    most = _BATCH[axes] * MOST_PIXELS[axes]
-    batch = max(_BATCH[axes], min(2 * _BATCH[axes], most // pixels))
-    reasons = {"patch_size": reason, "batch_size": f"patches of {pixels:,} pixels that the network sees"}
-    return Recipe(name, patch, batch, 16, 1.0, 0.005, 20, 0.5, reasons)
+    return Recipe(name, patch, 16, 1.0, 0.005, 20, 0.5, {"patch_size": reason, "batch_size": _BATCH_REASON})
+
+
+def plan_batch(name: str, patch_size: Sequence[int], scale: Scale = 1) -> int:
+    """Return the number of patches of a step: 4, in 3-D 2; by the planned recipe up to twice as many of small ones.
+
+    Then a step holds no more pixels, as the network sees them, than one of the largest patches.
+
+    Args:
+        name: name of the recipe.
+        patch_size: lengths of a patch in pixels of the input.
+        scale: factor by which the network averages its input down.
+
+    >>> plan_batch("planned", (256, 256)), plan_batch("planned", (256, 256), scale=4)
+    (4, 8)
+    """
+    axes = len(patch_size)
+    least = _BATCH.get(axes, 1)
+    if name == "paper" or axes not in MOST_PIXELS:
+        return least
+    pixels = math.prod(max(1, length // by) for length, by in zip(patch_size, per_axis(scale, axes), strict=True))
+    return max(least, min(2 * least, least * MOST_PIXELS[axes] // pixels))
 
 
 def _patch(
@@ -153,7 +170,7 @@ def _lengths(image: FileFacts, spacing: Sequence[float] | None) -> list[int]:
     lengths = list(image.shape[1:])
     if image.frame != "volume":
         return lengths
-    order = np.argsort(io_orientation(np.array(image.affine))[: len(lengths), 0])
+    order = np.argsort(io_orientation(np.array(image.affine))[:, 0]) if len(lengths) == 3 else [0, 1]
     turned, sizes = [lengths[axis] for axis in order], [image.spacing[axis] for axis in order]
     if spacing is None:
         return turned
@@ -204,19 +221,20 @@ def device_of_cache(
     return device if 4 * numbers <= free / 4 else None
 
 
-def print_recipe(recipe: Recipe, used: Mapping[str, Any]) -> None:
+def print_recipe(recipe: Recipe, used: Mapping[str, Any], batch_size: int) -> None:
     """Print how a network is trained, with the reason of each choice; in several processes the first one does.
 
     Args:
         recipe: the recipe.
-        used: what is used, by id; where it is not the recipe's, it was asked for.
+        used: what is used, by id; where it is not what was planned, it was asked for.
+        batch_size: planned number of patches of a step.
     """
     if os.environ.get("RANK", "0") != "0":
         return
     print(f"Training by the {recipe.name} recipe:")
     for key, value in used.items():
-        planned = getattr(recipe, key, value)
-        planned = list(planned) if isinstance(planned, tuple) else planned
-        reason = recipe.reasons.get(key, "")
-        words = f"{value}, as asked for" if value != planned else f"{value}: {reason}" if reason else f"{value}"
-        print(f"  {key} {words}")
+        planned: Any = batch_size if key == "batch_size" else getattr(recipe, key, value)
+        words = " x ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value
+        is_planned = list(value) == list(planned) if key == "patch_size" else value == planned
+        reason = recipe.reasons.get(key)
+        print(f"  {key} {words}" + (", as asked for" if not is_planned else f": {reason}" if reason else ""))

@@ -14,8 +14,10 @@ from monai_ccnet.constraints import working_scale as scale_of_plan
 from monai_ccnet.networks.building import build_network, network_def_of
 from monai_ccnet.networks.scaling import AtScale, is_at_scale, scale_of, wrapped_def
 from monai_ccnet.scales import Scale, as_scale, per_axis, resolution_words, scale_words
+from monai_ccnet.training.stages import read_run
 
 __all__ = [
+    "check_activation_known",
     "check_scale_known",
     "config_to_use",
     "def_at_scale",
@@ -78,7 +80,11 @@ def def_at_scale(network_def: Mapping[str, Any], scale: int | Sequence[int]) -> 
 
 
 def config_to_use(
-    known: Mapping[str, Any] | None, described: Mapping[str, Any], scale: Any, weights_file: str | os.PathLike
+    known: Mapping[str, Any] | None,
+    described: Mapping[str, Any],
+    scale: Any,
+    weights_file: str | os.PathLike,
+    activation: Any = None,
 ) -> dict[str, Any]:
     """Return the config of the network that ``inference.yaml`` uses, at its scale.
 
@@ -87,19 +93,18 @@ def config_to_use(
         described: config that is taken then.
         scale: scale that a run, a plan or the command says, ``None`` if none of them does.
         weights_file: path of the weights.
+        activation: activation that the command says.
 
     Raises:
         ValueError: if weights are there and nothing says their scale or their activation, or the command says another
-            scale than the run.
+            scale than the run, or an activation beside it.
     """
     if scale is None and os.path.exists(weights_file):
         check_scale_known(scale)
+    if known and activation is not None:
+        raise ValueError(_KNOWN_ACTIVATION)
     if not known and described.get("act", "") is None and os.path.exists(weights_file):
-        raise ValueError(
-            "no plan.json or run.json says with which activation the network was trained, and weights do not tell: "
-            "give --activation, RELU for networks of the paper's recipe and of release 0.1, or "
-            """"['LEAKYRELU',{'negative_slope':0.2}]" for those of the planned one."""
-        )
+        raise ValueError(_UNKNOWN_ACTIVATION)
     wanted, own = 1 if scale is None else as_scale(scale), scale_of(known or described)
     if known and wanted != own:
         raise ValueError(
@@ -119,6 +124,31 @@ def default_patch(scale: int | Sequence[int], spatial_dims: int) -> list[int]:
         Lengths in pixels of the input, as many of the working scale.
     """
     return [length * by for length, by in zip(_PATCHES[spatial_dims], per_axis(scale, spatial_dims), strict=True)]
+
+
+def check_activation_known() -> None:
+    """Refuse to guess the activation of a network whose weights the running config evaluates, or to change it.
+
+    Raises:
+        ValueError: if a run or a plan says it and the config was given one too, or nothing says it.
+    """
+    parser = running_workflow().parser
+    known = parser.get("plan") is not None or bool(read_run(parser.get_parsed_content("output_dir")))
+    network_def = parser.get("network_def")
+    is_given = "ACTIVATIONS" not in str(parser.get("activation"))
+    if known and is_given:
+        raise ValueError(_KNOWN_ACTIVATION)
+    takes_it = isinstance(network_def, Mapping) and network_def.get("act") == "@activation"
+    if not known and takes_it and not is_given and os.path.exists(parser.get_parsed_content("weights_file")):
+        raise ValueError(_UNKNOWN_ACTIVATION)
+
+
+_KNOWN_ACTIVATION = "plan.json or run.json says with which activation the network was trained: leave --activation out."
+_UNKNOWN_ACTIVATION = (
+    "no plan.json or run.json says with which activation the network was trained, and weights do not tell: give "
+    "--activation, RELU for networks of the paper's recipe and of release 0.1, or "
+    """"['LEAKYRELU',{'negative_slope':0.2}]" for those of the planned one."""
+)
 
 
 def check_scale_known(scale: Any) -> None:

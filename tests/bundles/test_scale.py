@@ -100,8 +100,18 @@ def test_weights_alone_do_not_tell_the_scale_and_none_is_guessed(compressed, lar
         assert run(verb, large_2d, alone, "--channels", channels) == 1
         assert "weights do not tell: give --scale" in capsys.readouterr().err
     scale = str(CompressionPlan.load(compressed / "plan.json").scale)
-    assert run("infer", large_2d, alone, "--channels", channels, "--scale", scale) == 0
-    assert run("evaluate", large_2d, alone, "--channels", channels, "--scale", scale) == 0
+    words = ["--channels", channels, "--scale", scale]
+    for verb in ("evaluate", "infer"):
+        assert run(verb, large_2d, alone, *words) == 1
+        assert "weights do not tell: give --activation" in capsys.readouterr().err
+    words += ["--activation", "['LEAKYRELU',{'negative_slope':0.2}]"]
+    assert run("infer", large_2d, alone, *words) == 0
+    assert run("evaluate", large_2d, alone, *words) == 0
+    expected = json.loads((compressed / "report.json").read_text())["achieved"]["f1"]
+    assert f"{expected:.6f}"[:7] in (alone / "metrics.csv").read_text()
+    for verb in ("evaluate", "infer"):
+        assert run(verb, large_2d, copied(compressed, tmp_path / verb), "--activation", "RELU") == 1
+        assert "leave --activation out" in capsys.readouterr().err
 
 
 def test_another_scale_than_the_runs_is_refused_where_it_is_used(compressed, large_2d, tmp_path, capsys):

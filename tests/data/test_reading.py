@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -244,6 +245,10 @@ def test_uneven_spacing_is_said_with_the_remedy(tmp_path):
         check_resampled(read, [1, 1])
     with pytest.raises(ValueError, match="makes 1,000,000 voxels of each one: give it in millimetres"):
         check_resampled(read, [0.01, 0.01, 0.01])
+    oblique = np.array([[0.64, 0.77, 0.03], [0.47, -0.42, 0.78], [0.61, -0.49, -0.63]])  # two axes lead right
+    turned = replace(read.training[0], affine=(*((*row, 0.0) for row in oblique * (1, 1, 3)), (0.0, 0.0, 0.0, 1.0)))
+    both = replace(read, training=(turned, *read.training[1:]))
+    assert len(common_spacing(both)) == 3
     flat = reading(folder_of(tmp_path / "flat"))
     assert common_spacing(flat) is None
     check_resampled(flat, None)

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from monai_ccnet.data import DataReading
 from monai_ccnet.data.facts import FileFacts
 from monai_ccnet.networks import network_divisor, network_size
-from monai_ccnet.training import MOST_PIXELS, device_of_cache, largest_structure, median_lengths, plan_recipe
+from monai_ccnet.training import (
+    MOST_PIXELS,
+    device_of_cache,
+    largest_structure,
+    median_lengths,
+    plan_batch,
+    plan_recipe,
+)
 from monai_ccnet.training.recipe import print_recipe
 
 
@@ -82,10 +89,11 @@ def test_the_share_of_memory_is_that_of_the_full_size_network():
 
 def test_small_patches_make_a_larger_batch():
     sizes = {160: 8, 181: 8, 200: 6, 256: 4, 900: 4}
-    assert {side: plan_recipe("planned", (side, side)).batch_size for side in sizes} == sizes
-    assert plan_recipe("planned", (640, 640), 4).batch_size == 8
-    assert plan_recipe("planned", (35, 50, 36), divisor=16).batch_size == 2
-    assert plan_recipe("planned", (35, 50, 36), 2, divisor=16).batch_size == 4
+    assert {side: plan_batch("planned", (side, side)) for side in sizes} == sizes
+    assert plan_batch("planned", (640, 640), 4) == 8
+    assert plan_batch("planned", (48, 64, 48)) == 2
+    assert plan_batch("planned", (35, 50, 36), 2) == 4
+    assert plan_batch("paper", (35, 50)) == 4
 
 
 def test_the_recipe_of_the_paper_is_the_same_for_all_data():
@@ -102,6 +110,10 @@ def test_the_median_image_is_that_of_training_as_the_pipeline_sees_it():
     volume = reading_of(facts(1, 10, 20, 30, frame="volume", affine=turned))
     assert median_lengths(volume) == [30, 10, 20]
     assert median_lengths(volume, [1.0, 1.0, 4.0]) == [60, 10, 5]
+    flat = facts(1, 10, 20, frame="volume", affine=((0, 1, 0, 0), (2, 0, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)))
+    assert median_lengths(reading_of(flat)) == [10, 20]  # it is not turned
+    assert median_lengths(reading_of(flat), [1.0, 1.0]) == [20, 20]
+    assert flat.spacing == (2, 1)
 
 
 def test_labels_are_looked_at_only_where_a_patch_cannot_hold_the_image():
@@ -122,13 +134,17 @@ def test_the_divisor_of_a_network_is_found():
 
 def test_what_was_asked_for_is_said(capsys, monkeypatch):
     recipe = plan_recipe("planned", (160, 160), divisor=16)
-    print_recipe(recipe, {"patch_size": [160, 160], "batch_size": 7, "precision": "float32"})
+    print_recipe(recipe, {"patch_size": (160, 160), "batch_size": 7, "precision": "float32"}, 8)
     words = capsys.readouterr().out
-    assert "patch_size [160, 160]: the whole of a median image of 160 x 160" in words
+    assert "patch_size 160 x 160: the whole of a median image of 160 x 160" in words
     assert "batch_size 7, as asked for" in words
     assert "precision float32" in words
+    print_recipe(recipe, {"patch_size": [96, 96], "batch_size": 8}, 8)
+    words = capsys.readouterr().out
+    assert "patch_size 96 x 96, as asked for" in words
+    assert "batch_size 8: no more pixels" in words
     monkeypatch.setenv("RANK", "1")
-    print_recipe(recipe, {"batch_size": 7})
+    print_recipe(recipe, {"batch_size": 7}, 8)
     assert not capsys.readouterr().out
 
 
