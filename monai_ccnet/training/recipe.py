@@ -36,8 +36,8 @@ ACTIVATIONS: dict[str, Any] = {"planned": ["LEAKYRELU", {"negative_slope": 0.2}]
 # Most pixels of a patch, seen at the working scale. A step of four such patches in 2-D, or two in 3-D, keeps 2.2 GB of
 # activations of the paper's full-size U-Net. It is the same for all widths, so that they train alike.
 MOST_PIXELS = {2: 256 * 256, 3: 64 * 64 * 48}
-_BATCH = {2: 4, 3: 2}  # and twice as many of patches that are half as large or less
-_BATCH_REASON = "no more pixels, as the network sees them, than in a step of the largest patches"
+_BATCH = {2: 4, 3: 2}  # and up to twice as many of small patches
+_BATCH_REASON = "twice as many where they are small to the network"
 _CONTEXT = 2  # times the size of the largest structure, where a patch does not hold the whole image
 _LEAST = {2: 96, 3: 48}  # pixels of the working scale, in such a patch
 
@@ -105,7 +105,7 @@ def plan_recipe(
 def plan_batch(name: str, patch_size: Sequence[int], scale: Scale = 1) -> int:
     """Return the number of patches of a step: 4, in 3-D 2; by the planned recipe up to twice as many of small ones.
 
-    Then a step holds no more pixels, as the network sees them, than one of the largest patches.
+    Beyond 4 a step holds no more pixels, as the network sees them, than one of the largest patches.
 
     Args:
         name: name of the recipe.
@@ -120,7 +120,7 @@ def plan_batch(name: str, patch_size: Sequence[int], scale: Scale = 1) -> int:
     if name == "paper" or axes not in MOST_PIXELS:
         return least
     pixels = math.prod(max(1, length // by) for length, by in zip(patch_size, per_axis(scale, axes), strict=True))
-    return max(least, min(2 * least, least * MOST_PIXELS[axes] // pixels))
+    return max(least, min(2 * least, MOST_PIXELS[axes] // pixels))
 
 
 def _patch(
