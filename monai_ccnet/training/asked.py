@@ -151,8 +151,9 @@ def check_asked(folder: Path, asked: Mapping[str, Any], reading: DataReading) ->
     differing = sorted(key for key in {**recipes[0], **recipes[1]} if recipes[0].get(key) != recipes[1].get(key))
     if differing or found.get("network_def") != asked["network_def"]:
         scales = [each.get("settings", {}).get("scale", 1) for each in (found, asked)]
-        if scales[0] != scales[1] and not differing:
-            differing = [f"scale ({scale_words(scales[0])}, asked for is {scale_words(scales[1])})"]
+        if scales[0] != scales[1]:  # from which what is planned follows
+            words = f"scale ({scale_words(scales[0])}, asked for is {scale_words(scales[1])})"
+            differing = [words, *(key for key in differing if key not in _PLANNED)]
         raise ValueError(
             f"{folder} holds a run with another {', '.join(differing) or 'network'}: choose another output_dir, or "
             "start again with --force True."
