@@ -7,7 +7,6 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from nibabel.orientations import io_orientation
 
 from monai_ccnet.data.facts import FileFacts, facts_of
 from monai_ccnet.data.images import SAME_GRID, as_paths, displacement, is_file
@@ -198,7 +197,7 @@ def check_overlap(training: Sequence[FileFacts], test: Sequence[FileFacts]) -> N
 
 def median_spacing(images: Sequence[FileFacts]) -> list[float] | None:
     """Return the median size of a voxel, right-anterior-superior in millimetres, where it varies by more than 20 %."""
-    spacings = [_in_world(image) for image in images if image.frame == "volume"]
+    spacings = _spacings(images)
     if not spacings or (np.max(spacings, axis=0) <= _SPACING_VARIES * np.min(spacings, axis=0)).all():
         return None
     return [round(float(each), 4) for each in np.median(spacings, axis=0)]
@@ -208,7 +207,7 @@ def uneven_spacing(images: Sequence[FileFacts]) -> str | None:
     """Return what to say where the size of a voxel varies by more than 20 % from image to image, or ``None``."""
     if (middle := median_spacing(images)) is None:
         return None
-    spacings = [_in_world(image) for image in images if image.frame == "volume"]
+    spacings = _spacings(images)
     ranges = zip(np.min(spacings, axis=0), np.max(spacings, axis=0), strict=True)
     return (
         f"Voxels are {' x '.join(f'{low:.4g} to {high:.4g}' for low, high in ranges)} mm large, and a network would "
@@ -217,9 +216,6 @@ def uneven_spacing(images: Sequence[FileFacts]) -> str | None:
     )
 
 
-def _in_world(image: FileFacts) -> list[float]:
-    """Return the size of a voxel along right, anterior, superior; of a flat image, which is not turned, as stored."""
-    spacing = list(image.spacing)
-    if len(spacing) < 3:
-        return spacing
-    return [spacing[axis] for axis in np.argsort(io_orientation(np.array(image.affine))[:, 0])]
+def _spacings(images: Sequence[FileFacts]) -> list[list[float]]:
+    """Return the size of a voxel of each volume, right-anterior-superior; of flat ones as they are stored."""
+    return [[image.spacing[axis] for axis in image.seen_axes] for image in images if image.frame == "volume"]

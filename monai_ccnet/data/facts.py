@@ -71,6 +71,16 @@ class FileFacts(Value):
         return tuple(np.linalg.norm(np.array(self.affine)[:3, :3], axis=0)[: len(self.shape) - 1].tolist())
 
     @property
+    def seen_axes(self) -> list[int]:
+        """The stored axes in the order in which a pipeline sees them.
+
+        Volumes are turned to right-anterior-superior. Flat images are not, whatever their affine says.
+        """
+        if self.frame != "volume" or len(self.shape) < 4:
+            return list(range(len(self.shape) - 1))
+        return np.argsort(io_orientation(np.array(self.affine))[:, 0]).tolist()
+
+    @property
     def size(self) -> str:
         """The lengths of the axes in words."""
         return " x ".join(map(str, self.shape[1:]))

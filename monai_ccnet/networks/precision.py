@@ -18,7 +18,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 class _Float32WhereThin(TorchFunctionMode):
     """Calculate a 3-D convolution in ``float32`` where its input is shorter than its kernel along the first axis.
 
-    There torch 2.8 to 2.13 on CPUs leave part of the kernel's gradient unwritten at lower precision, if tensors are
+    There torch 2.13 on CPUs leaves part of the kernel's gradient unwritten at lower precision, if tensors are
     channels-last: what was in memory before is taken for it.
     """
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from nibabel.orientations import io_orientation
 
 from monai_ccnet.complexity.ceiling import measure_ceiling
 from monai_ccnet.data.facts import FileFacts
@@ -167,14 +166,11 @@ def median_lengths(reading: DataReading, spacing: Sequence[float] | None = None)
 
 
 def _lengths(image: FileFacts, spacing: Sequence[float] | None) -> list[int]:
-    lengths = list(image.shape[1:])
-    if image.frame != "volume":
+    lengths = [image.shape[1 + axis] for axis in image.seen_axes]
+    if spacing is None or image.frame != "volume":
         return lengths
-    order = np.argsort(io_orientation(np.array(image.affine))[:, 0]) if len(lengths) == 3 else [0, 1]
-    turned, sizes = [lengths[axis] for axis in order], [image.spacing[axis] for axis in order]
-    if spacing is None:
-        return turned
-    return [math.ceil(length * size / to) for length, size, to in zip(turned, sizes, spacing, strict=True)]
+    sizes = [image.spacing[axis] for axis in image.seen_axes]
+    return [math.ceil(length * size / to) for length, size, to in zip(lengths, sizes, spacing, strict=True)]
 
 
 def largest_structure(
