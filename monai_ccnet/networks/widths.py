@@ -12,7 +12,7 @@ from monai.networks.layers.utils import split_args
 from monai.networks.nets.segresnet_ds import scales_for_resolution
 
 from monai_ccnet.networks.building import NetworkDef, arguments_of, target_of
-from monai_ccnet.networks.scaling import inner_def, scale_of
+from monai_ccnet.networks.scaling import inner_def, is_at_scale, scale_of
 from monai_ccnet.scales import Scale, per_axis
 
 __all__ = ["WIDTHS", "Widths", "check_input_shape", "check_shape", "default_input_shape", "divisor_of", "widths_entry"]
@@ -218,9 +218,10 @@ def check_input_shape(network_def: NetworkDef, input_shape: Sequence[int], entry
             :func:`divisor_of`.
     """
     entry, scale = entry or widths_entry(network_def), scale_of(network_def)
-    network_def = inner_def(network_def)
+    pads, network_def = is_at_scale(network_def), inner_def(network_def)  # AtScale pads at scale 1 too
     arguments, divisor = arguments_of(network_def), divisor_of(network_def, entry)
     only = None if entry.input_size is None else _per_axis(arguments[entry.input_size], len(divisor))
+    divisor = (1,) * len(divisor) if pads else divisor
     check_shape(target_of(network_def), arguments.get("in_channels"), divisor, only, input_shape, scale)
 
 

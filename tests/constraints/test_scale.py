@@ -232,6 +232,15 @@ def test_an_image_of_the_median_size_is_stated_beside():
     assert "For an image of the median size, 250 x 256" in str(plan)
 
 
+def test_an_input_that_the_full_size_network_has_to_pad_is_planned_for():
+    plan = compress(UNET, DiskBudget(60_000), scale=2, input_shape=(1, 1, 18, 302))
+    assert plan.size.input_shape == plan.full_size.input_shape == (1, 1, 18, 302)
+    padded = network_size(UNET, (1, 1, 20, 304))
+    assert plan.full_size.macs == padded.macs
+    with pytest.raises(ValueError, match="must be divisible by 4"):
+        compress(UNET, DiskBudget(60_000), scale=1, input_shape=(1, 1, 18, 302))
+
+
 def test_a_trade_off_and_a_kept_plan_have_the_scale(tmp_path):
     plan = compress(UNET, AccuracyFloor(0.9), complexity=PROFILE, degradation=LAW, scale=2)
     plans = trade_off(plan.family, complexity=PROFILE, degradation=LAW, scale=2)
