@@ -206,7 +206,8 @@ def test_a_plan_is_drawn_with_each_stage_and_what_the_law_says_of_it():
 @pytest.mark.parametrize(
     ("network_def", "given", "parts", "names"),
     [
-        (UNET, {"layerwise": False}, 1, ["1", "1/2", "1/4"]),
+        (UNET, {"layerwise": False}, 2, ["1", "1/2", "1/4"]),
+        (UNET, {"layerwise": False, "degradation": KNOWN["degradation"]}, 1, ["1", "1/2", "1/4"]),
         (UNET, {"layerwise": False, **KNOWN}, 2, ["1", "1/2", "1/4"]),
         (
             {"_target_": "monai.networks.nets.SegResNet", "spatial_dims": 2, "init_filters": 32},

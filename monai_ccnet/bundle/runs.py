@@ -35,7 +35,7 @@ from monai_ccnet.data import (
     DatasetFolder,
     load_image,
 )
-from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.degradation import Law
 from monai_ccnet.files import check_writable, file_digest
 from monai_ccnet.locks import hold, release
 from monai_ccnet.networks import NetworkFamily, save_weights
@@ -76,6 +76,7 @@ def constraints_from(
     budget_macs: Sequence[int] | int | None = None,
     budget_latency_seconds: float | None = None,
     min_score: Sequence[float] | float | None = None,
+    confidence: float | None = None,
     bits_per_weight: int = 32,
     count: str = "parameters",
     weights_format: str = "torch",
@@ -90,6 +91,7 @@ def constraints_from(
         budget_macs: most multiply-adds.
         budget_latency_seconds: longest time on this machine.
         min_score: least score relative to the full-size network's.
+        confidence: probability with which it is to be reached; ``None`` if the prediction alone is to reach it.
         bits_per_weight: number of bits of a stored weight.
         count: kind of weights that the disk budget counts beside the file.
         weights_format: format of the file, ``"torch"`` or ``"safetensors"``.
@@ -106,8 +108,8 @@ def constraints_from(
     asked += [MemoryBudget(each, shape) for each in _several(budget_memory_bytes)]
     asked += [ComputeBudget(each, shape) for each in _several(budget_macs)]
     asked += [LatencyBudget(each, shape) for each in _several(budget_latency_seconds)]
-    asked += [AccuracyFloor(each) for each in _several(min_score)]
-    return asked or [AccuracyFloor(each) for each in _several(default)]
+    asked += [AccuracyFloor(each, confidence) for each in _several(min_score)]
+    return asked or [AccuracyFloor(each, confidence) for each in _several(default)]
 
 
 def _several(given: Any) -> list[Any]:
@@ -117,7 +119,7 @@ def _several(given: Any) -> list[Any]:
 
 
 def measure_settings_for(
-    law: DegradationModel, measure: str | None = None, settings: Mapping[str, Any] | None = None
+    law: Law, measure: str | None = None, settings: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return ``measure`` and its settings: those that a law holds for, unless others are given.
 
@@ -126,15 +128,18 @@ def measure_settings_for(
         measure: a measure; ``None`` for the law's.
         settings: settings of the measure, which take the place of the law's.
     """
-    known = {key: value for key, value in law.settings.items() if key != "source"}
+    known = {key: value for key, value in law.settings.items() if key != "source"} or dict(_SHOWN_MEASURE)
     if measure is not None and measure != known.get("measure"):
         known = {"measure": measure}
     return {**known, **(settings or {})}
 
 
+_SHOWN_MEASURE = {"measure": "boundary"}  # of a report, where no law needs one
+
+
 def measure_by_law(
     items: Any,
-    law: DegradationModel,
+    law: Law,
     *,
     measure: str | None = None,
     settings: Mapping[str, Any] | None = None,

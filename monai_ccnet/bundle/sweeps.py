@@ -9,7 +9,7 @@ from typing import Any
 
 from monai_ccnet import figures
 from monai_ccnet.bundle.runs import NO_PICTURES, measure_by_law
-from monai_ccnet.calibration import calibrate, degradation_points, profiles_for
+from monai_ccnet.calibration import calibrate, calibrate_width, degradation_points, profiles_for
 from monai_ccnet.comparison import Rival, compare, compare_table, rival_latencies
 from monai_ccnet.complexity import (
     ComplexityProfile,
@@ -32,7 +32,7 @@ from monai_ccnet.data import (
     read_dataset,
     safe_name,
 )
-from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.degradation import DegradationModel, Law, law_named
 from monai_ccnet.files import write_table
 from monai_ccnet.networks import NetworkFamily
 from monai_ccnet.records import TrialRecord
@@ -120,7 +120,9 @@ def save_calibration(
     pictures: bool = True,
     **given: Any,
 ) -> list[DegradationModel]:
-    """Fit the law of each measure, write the best as ``degradation.json``, print all, and draw what was found.
+    """Fit the laws, print them, and draw what was found.
+
+    The best law in complexity is written as ``degradation.json``, the law in width as ``width.json``.
 
     Args:
         output_dir: folder of the calibration.
@@ -136,9 +138,11 @@ def save_calibration(
         if len(errors) == len(records):
             raise ValueError(f"all {len(errors)} training runs failed, the first by {errors[0]}")
     laws = calibrate(records, profiles, **given)
+    in_width = calibrate_width(records, metric=given.get("metric", "f1"), source=given.get("source", ""))[0]
     best, chosen = laws[0], profiles_for(laws[0], profiles)
     best.save(folder / "degradation.json")
-    print(*laws, sep="\n")
+    in_width.save(folder / "width.json")
+    print(*laws, in_width, sep="\n")
     if not pictures:
         print(NO_PICTURES)
         return laws
@@ -235,11 +239,11 @@ def law_on_data(
     data: DatasetFolder,
     output_dir: str | os.PathLike,
     recipe: Mapping[str, Any],
-) -> tuple[ComplexityProfile, DegradationModel]:
+) -> tuple[ComplexityProfile, Law]:
     """Return the profile of a data set by the measure of a law, at the scales that the network needs, and the law.
 
     Args:
-        law: name of a law, as :meth:`DegradationModel.named` takes it.
+        law: name of a law, as :func:`~monai_ccnet.degradation.law_named` takes it.
         network_def: the full-size network's config.
         metric: score that the law predicts.
         data: the data set.
@@ -247,7 +251,7 @@ def law_on_data(
         recipe: ids of ``train.yaml`` for the training runs, some of which say how images are read.
     """
     family = NetworkFamily.of(network_def)
-    model = DegradationModel.named(law, family.network_def, metric)
+    model = law_named(law, family.network_def, metric)
     scales = scales_with(scales_needed(family, family.scale))
     saved = Path(output_dir) / ("complexity.json" if metric == "f1" else f"complexity_{metric}.json")
     loading = loading_of(recipe, _read(data, recipe))
@@ -262,7 +266,7 @@ def compare_all(
     output_dir: str | os.PathLike,
     network_def: Mapping[str, Any],
     constraints: Sequence[Budget | AccuracyFloor],
-    laws: Sequence[tuple[ComplexityProfile, DegradationModel]],
+    laws: Sequence[tuple[ComplexityProfile, Law]],
     *,
     training: Mapping[str, Any],
     **given: Any,

@@ -3,17 +3,21 @@
 from monai_ccnet.calibration.fit import (
     OMEGAS,
     calibrate,
+    calibrate_width,
     degradation_points,
     predict_left_out,
     profiles_for,
     refit,
+    width_points,
 )
 
 __all__ = [
     "OMEGAS",
     "calibrate",
+    "calibrate_width",
     "degradation_points",
     "predict_left_out",
     "profiles_for",
     "refit",
+    "width_points",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +13,15 @@ import numpy as np
 
 from monai_ccnet import bundle_root
 from monai_ccnet.complexity.profile import ComplexityProfile
-from monai_ccnet.degradation import DegradationModel, DegradationPoint, Prediction
+from monai_ccnet.degradation import (
+    WIDTH_MEASURES,
+    DegradationModel,
+    DegradationPoint,
+    Prediction,
+    WidthLaw,
+    WidthPoint,
+)
+from monai_ccnet.networks.family import NetworkFamily
 from monai_ccnet.networks.scaling import inner_def
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.training.sweeps import MULTIPLIERS, load_records
@@ -21,11 +31,13 @@ __all__ = [
     "OMEGAS",
     "RECORDS",
     "calibrate",
+    "calibrate_width",
     "degradation_points",
     "network_family",
     "predict_left_out",
     "profiles_for",
     "refit",
+    "width_points",
 ]
 
 RECORDS = bundle_root() / "docs" / "calibration"  # <network>.jsonl, of records and profiles; not in the wheel
@@ -111,6 +123,63 @@ def calibrate(
     if len(models[0].dataset_slopes) > 3:
         models += _best_mix(records, groups, omegas, **given)
     return sorted(models, key=lambda model: (model.slope < 0, model.left_out_error or 0.0))
+
+
+def width_points(
+    records: Iterable[TrialRecord],
+    measure: str = "mean",
+    metric: str = "f1",
+    complexities: Mapping[str, float] | None = None,
+) -> list[WidthPoint]:
+    """Return training runs of one network as points for its law in width; failed runs are skipped.
+
+    Args:
+        records: records of training runs of one network, of any widths; those of a data set at one scale.
+        measure: what counts as width, as in :meth:`NetworkFamily.width`.
+        metric: name of a score of the records.
+        complexities: complexity of each data set by its name, where the law is to use it.
+    """
+    points = []
+    for record in records:
+        if record.error is None and record.scores.get(metric) is not None:
+            complexity = 0.0 if complexities is None else complexities[record.dataset]
+            width = _width(json.dumps(inner_def(record.network_def), sort_keys=True), measure)
+            points.append(WidthPoint(record.dataset, width, record.score(metric), record.has_learned, complexity))
+    return points
+
+
+@functools.cache
+def _width(network_def: str, measure: str) -> float:
+    family = NetworkFamily.of(json.loads(network_def))
+    return family.width(family.channels, measure)
+
+
+def calibrate_width(
+    records: Sequence[TrialRecord], *, metric: str = "f1", measures: Sequence[str] = WIDTH_MEASURES, source: str = ""
+) -> list[WidthLaw]:
+    """Fit a law in width for each measure of width, and return the laws, those with the largest evidence first.
+
+    Where all networks have one shape, so that the measures agree, the order is that of the measures.
+
+    Args:
+        records: records of training runs of one network on at least two data sets, each at one scale.
+        metric: name of a score of the records.
+        measures: measures of width.
+        source: origin of the records.
+
+    Raises:
+        ValueError: if the records are of several networks, or too few.
+    """
+    records = [record for record in records if record.error is None]
+    kinds = {(network_family(each.network_def), inner_def(each.network_def).get("spatial_dims", 2)) for each in records}
+    if len(kinds) != 1:
+        raise ValueError(f"a law belongs to one network, the records are of {sorted(kinds)}: fit one for each.")
+    network, dims = kinds.pop()
+    given = {"metric": metric, "network": network, "spatial_dims": dims, "source": source}
+    fitted = [
+        WidthLaw.with_evidence(width_points(records, measure, metric), measure=measure, **given) for measure in measures
+    ]
+    return [law for law, _ in sorted(fitted, key=lambda each: -round(each[1], 1))]
 
 
 def _by_settings(profiles: Iterable[ComplexityProfile]) -> list[list[ComplexityProfile]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.constraints import AccuracyFloor, Budget, DiskBudget, compress, predicted_by, with_fewer_filters
-from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.degradation import DegradationModel, Law, WidthLaw
 from monai_ccnet.networks import inner_def, narrow, scale_of
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.values import Value
@@ -94,7 +94,7 @@ def planned_network(
     method: Mapping[str, Any],
     network_def: dict[str, Any],
     constraint: Budget | AccuracyFloor | None,
-    laws: Sequence[tuple[ComplexityProfile, DegradationModel]],
+    laws: Sequence[tuple[ComplexityProfile, Law]],
 ) -> tuple[dict[str, Any], dict[str, float], dict[str, Any]]:
     """Return the network of a method, its predicted relative scores by metric, and the settings of its training."""
     method = dict(method)
@@ -108,6 +108,8 @@ def planned_network(
         return plan.network_def, {}, settings
     fewer = method.pop("fewer", 0)
     complexity, degradation = laws[0]
+    if method.get("allocation") == "complexity" and isinstance(degradation, WidthLaw):
+        degradation = DegradationModel.named("calibrated", inner_def(network_def)).assuming(complexity.settings)
     plan = compress(network_def, constraint, complexity=complexity, degradation=degradation, **method)
     if fewer:
         plan = with_fewer_filters(plan, fewer)

@@ -27,7 +27,7 @@ from monai_ccnet.comparison.methods import (
 )
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.constraints import AccuracyFloor, Budget, InfeasibleConstraintError
-from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.degradation import Law
 from monai_ccnet.locks import held
 from monai_ccnet.names import named_in
 from monai_ccnet.networks import build_network, default_input_shape, network_def_of, scale_of, weights_name
@@ -54,8 +54,8 @@ def compare(
     constraints: Iterable[Budget | AccuracyFloor],
     *,
     complexity: ComplexityProfile,
-    degradation: DegradationModel,
-    further_laws: Sequence[tuple[ComplexityProfile, DegradationModel]] = (),
+    degradation: Law,
+    further_laws: Sequence[tuple[ComplexityProfile, Law]] = (),
     methods: Sequence[str] = tuple(METHODS),
     seeds: Sequence[int] = (0,),
     **recipe: Any,

@@ -242,9 +242,11 @@ class AccuracyFloor(Value):
 
     Attributes:
         min_score: least relative score, above 0 and at most 1, the full-size network's own score.
+        confidence: probability with which a training is to reach it; ``None`` if the prediction alone is to.
     """
 
     min_score: float
+    confidence: float | None = None
 
     def __post_init__(self) -> None:
         if not (isinstance(self.min_score, (int, float)) and self.min_score > 0):
@@ -254,6 +256,9 @@ class AccuracyFloor(Value):
                 f"a floor of {shown(self.min_score)} is above the full-size network's own score, which is 1.0: give a "
                 "score relative to it, such as 0.95."
             )
+        if self.confidence is not None and not 0 < self.confidence < 1:
+            raise ValueError(f"confidence must lie in (0, 1), got {shown(self.confidence)}.")
 
     def __str__(self) -> str:
-        return f"at least {self.min_score:.1%} of the full-size network's score"
+        surely = "" if self.confidence is None else f", with a probability of {self.confidence:g}"
+        return f"at least {self.min_score:.1%} of the full-size network's score{surely}"

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from monai_ccnet.complexity.ceiling import LabelCeiling
 from monai_ccnet.complexity.profile import ComplexityProfile
 from monai_ccnet.constraints.budgets import AccuracyFloor, Budget, DiskBudget, InfeasibleConstraintError
+from monai_ccnet.constraints.outlook import Outlook
 from monai_ccnet.constraints.scale import choose_scale
-from monai_ccnet.degradation import DegradationModel, Prediction
+from monai_ccnet.degradation import DegradationModel, Prediction, WidthLaw
 from monai_ccnet.files import shown
 from monai_ccnet.networks.family import NetworkFamily
 from monai_ccnet.networks.latency import LatencyComparison
 from monai_ccnet.networks.scaling import scale_of
 from monai_ccnet.networks.size import NetworkSize
 from monai_ccnet.scales import Scale, resolution_words, scale_words
-from monai_ccnet.values import Value
+from monai_ccnet.values import Value, check_numbers
 
-__all__ = ["CompressionPlan", "planned_network_def"]
+__all__ = ["CompressionPlan", "floor_of", "planned_network_def"]
 
 
 _RULES = {
@@ -53,6 +56,7 @@ class CompressionPlan(Value):
             budget.
         ceiling: what the training labels keep at each scale; ``None`` where it was not measured.
         image_size: exact sizes of the narrowed network for one image of the data set's median size; ``None`` without.
+        probability: probability that a training that learns reaches :attr:`floor`; ``None`` where unknown.
     """
 
     network_def: dict[str, Any]
@@ -64,13 +68,14 @@ class CompressionPlan(Value):
     constraint: Budget | AccuracyFloor
     layerwise: bool
     complexity: ComplexityProfile | None
-    degradation: DegradationModel
+    degradation: DegradationModel | WidthLaw
     family: NetworkFamily
     constraints: tuple[Budget | AccuracyFloor, ...] = ()
     allocation: str | None = None
     latency: LatencyComparison | None = None
     ceiling: LabelCeiling | None = None
     image_size: NetworkSize | None = None
+    probability: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "network_def", dict(self.network_def))
@@ -86,6 +91,7 @@ class CompressionPlan(Value):
             raise ValueError(f"multipliers must lie in (0, 1], got {shown(self.multipliers)}.")
         if self.allocation not in _RULES:
             raise ValueError(f"allocation must be one of {', '.join(map(str, _RULES))}, got {shown(self.allocation)}.")
+        check_numbers("a plan", 0, probability=self.probability)
         if len(self.channels) != len(self.multipliers):
             raise ValueError(
                 f"each stage has one width and one multiplier, got {shown([self.channels, self.multipliers])}."
@@ -127,22 +133,30 @@ class CompressionPlan(Value):
     @property
     def is_extrapolated(self) -> bool:
         """Whether the network is smaller than any that the law was fitted to, so that its prediction may not hold."""
-        covered = self.degradation.covered_compression(self.full_size.weights)
-        return self.predicted is not None and self.compression > 1.01 * covered
+        return self.predicted is not None and self._outlook.margin(self.channels) < -0.01
 
     @property
     def assumption(self) -> str | None:
         """Difference from the network that the law was measured on; ``None`` if there is none."""
-        family = self.family
-        other = self.degradation.assumption_for(family.network_def, family.spatial_dims, self.full_size.weights)
-        if self.scale == self.degradation.scale:
-            return other
-        measured = "several scales" if self.degradation.scale is None else resolution_words(self.degradation.scale)
-        words = (
-            f"Assumption: the law was measured at {measured}, and is taken to hold at {resolution_words(self.scale)} "
-            "relative to the full-size network there."
-        )
-        return words if other is None else f"{words}\n{other}"
+        return self._outlook.assumption
+
+    @functools.cached_property
+    def _outlook(self) -> Outlook:
+        """What can be said of the law without the data set."""
+        return Outlook(self.family, self.allocation, None, self.degradation)
+
+    @property
+    def floor(self) -> float:
+        """The least relative score that the plan's probability is stated for: its floor, or 95 %."""
+        return floor_of(self.constraints)
+
+    @property
+    def chance_of_failing(self) -> float | None:
+        """Probability that a training does not learn; ``None`` where unknown."""
+        law = self.degradation
+        if not isinstance(law, WidthLaw) or self.assumption is not None or not self.channels:
+            return None
+        return law.chance_of_failing(self.family.width(self.channels, law.measure))
 
     def check_file_bytes(self, file_bytes: int, name: str) -> None:
         """Raise an error if a file of weights exceeds a disk budget of this plan.
@@ -194,13 +208,18 @@ class CompressionPlan(Value):
             interval = "interval unknown"
             if self.predicted.low is not None and self.predicted.high is not None:
                 interval = f"{self.predicted.level:.0%} interval {self.predicted.low:.1%} to {self.predicted.high:.1%}"
+            metric = self.degradation.metric.upper()
             lines.append(
-                f"Predicted: {self.predicted.score:.1%} of the full-size network's {self.degradation.metric.upper()} "
-                f"({interval}), according to {self.degradation.source or 'the given law'}."
+                f"Predicted: {self.predicted.score:.1%} of the full-size network's {metric} ({interval}), relative to "
+                f"another training of it, according to {self.degradation.source or 'the given law'}."
             )
+            if self.probability is not None:
+                lines[-1] += f" P({metric} >= {self.floor:.3g} of full size) = {self.probability:.2f}."
+            if (failing := self.chance_of_failing) is not None and failing >= 0.01:
+                lines.append(f"A training of so narrow a network fails to learn in {failing:.0%} of cases.")
             if self.is_extrapolated:
-                covered = self.degradation.covered_compression(self.full_size.weights)
-                least = f"compressed more than {covered:.0f}x" if covered > 1 else "with so few weights"
+                covered = self._outlook.covered_compression
+                least = f"compressed more than {covered:.0f}x" if 1 < covered < math.inf else "so small"
                 lines.append(f"Extrapolation: no network {least} was measured, and the prediction may not hold.")
             if self.assumption is not None:
                 lines.append(self.assumption)
@@ -217,6 +236,11 @@ class CompressionPlan(Value):
                 kept = f"labels keep {self.ceiling.worst(self.scale):.4f} of their Dice there"
                 return [f"Scale: {resolution_words(self.scale)}, as asked; {kept}. Chosen by them: {reason}."]
         return [] if self.scale == 1 else [f"Scale: works at {resolution_words(self.scale)}."]
+
+
+def floor_of(constraints: Iterable[Budget | AccuracyFloor]) -> float:
+    """Return the least relative score that constraints ask for, or 0.95, for which a plan's probability is stated."""
+    return max((each.min_score for each in constraints if isinstance(each, AccuracyFloor)), default=0.95)
 
 
 def planned_network_def(path: str | os.PathLike, trusted: Collection[str] = ()) -> dict[str, Any] | None:

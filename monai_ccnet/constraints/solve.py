@@ -25,10 +25,10 @@ from monai_ccnet.constraints.budgets import (
     LatencyBudget,
 )
 from monai_ccnet.constraints.outlook import Outlook
-from monai_ccnet.constraints.plan import CompressionPlan
+from monai_ccnet.constraints.plan import CompressionPlan, floor_of
 from monai_ccnet.constraints.scale import coarser_scales, working_scale
 from monai_ccnet.constraints.search import crossing
-from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.degradation import DegradationModel, Law, law_named
 from monai_ccnet.names import named_in
 from monai_ccnet.networks.building import network_def_of, target_of
 from monai_ccnet.networks.family import NetworkFamily
@@ -47,7 +47,7 @@ def compress(
     constraint: Constraint | Sequence[Constraint],
     *,
     complexity: ComplexityProfile | None = None,
-    degradation: DegradationModel | None = None,
+    degradation: Law | None = None,
     layerwise: bool = True,
     allocation: str | None = None,
     input_shape: Sequence[int] | None = None,
@@ -170,7 +170,7 @@ def _plan(
     constraints: tuple[Constraint, ...],
     *,
     complexity: ComplexityProfile | None,
-    degradation: DegradationModel | None,
+    degradation: Law | None,
     layerwise: bool,
     allocation: str | None,
     input_shape: Sequence[int] | None,
@@ -179,14 +179,13 @@ def _plan(
 ) -> CompressionPlan:
     """Return the plan of a family at its scale."""
     rule_name = allocation_of(family, layerwise, allocation, complexity, degradation)
-    law = degradation or DegradationModel.named("calibrated", family.network_def)
+    law = degradation or law_named("calibrated", family.network_def, allocation=rule_name)
     if input_shape is not None:
         family.check_input_shape(input_shape)
     input_shape = family.input_shape if input_shape is None else tuple(input_shape)
     outlook = Outlook(family, rule_name, complexity, law)
-    if complexity is None and (
-        rule_name == "complexity" or any(isinstance(each, AccuracyFloor) for each in constraints)
-    ):
+    asks = rule_name == "complexity" or any(isinstance(each, AccuracyFloor) for each in constraints)
+    if asks and not outlook.predicts:
         raise ValueError(
             "allocation='complexity' and accuracy floors need complexity= (measure_dataset): give it, or plan for a "
             "budget with layerwise=False or allocation='taper'."
@@ -215,6 +214,7 @@ def _plan(
         latency=clocks[0].compared(_full_def(family, clocks[0].input_shape), family.at(channels)) if clocks else None,
         ceiling=ceiling,
         image_size=_image_size(family, channels, image_shape),
+        probability=outlook.probability(channels, floor_of(constraints)),
     )
 
 
@@ -253,17 +253,19 @@ def allocation_of(
     layerwise: bool,
     allocation: str | None,
     complexity: ComplexityProfile | None,
-    degradation: DegradationModel | None,
+    degradation: Law | None,
 ) -> str | None:
     """Return the rule of a plan, ``None`` for one multiplier for all stages."""
-    paper = complexity is not None and degradation is not None
+    paper = complexity is not None and isinstance(degradation, DegradationModel)
     chosen = str(look_up_option(allocation or ("complexity" if paper else "taper"), ALLOCATIONS))
     return chosen if layerwise and family.layerwise else None
 
 
 def _rule(outlook: Outlook) -> Rule:
-    family, curvature = outlook.family, outlook.law.curvature
+    family = outlook.family
     if outlook.allocation == "complexity":
+        assert isinstance(outlook.law, DegradationModel)
+        curvature = outlook.law.curvature
         return lambda loss: by_complexity(family, loss, outlook.losses_per_decade, curvature)
     one_number = uniform if outlook.allocation is None else tapered
     return lambda decades: one_number(family, decades)
@@ -304,15 +306,41 @@ def _widest_within(family: NetworkFamily, rule: Rule, budget: Budget) -> Channel
 
 def _narrowest_above(outlook: Outlook, rule: Rule, floor: AccuracyFloor) -> Channels:
     """Return the narrowest channels by a rule that are predicted to meet a floor, within the range of the law."""
-    family, most = outlook.family, outlook.covered_compression
-    if outlook.allocation == "complexity":
-        asked, measured = rule(1 - floor.min_score), family.nearest([most**-0.5] * len(family.channels))
+    family = outlook.family
+    if floor.confidence is not None:
+        _check_confidence(outlook, floor)
+    elif outlook.allocation == "complexity":
+        asked = rule(1 - floor.min_score)
+        measured = family.nearest([outlook.covered_compression**-0.5] * len(family.channels))
         return tuple(map(max, asked, measured))
 
     def height(channels: Channels) -> float:
-        return min(outlook.score(channels) - floor.min_score, most / outlook.compression(channels) - 1)
+        return min(_above(outlook, channels, floor), outlook.margin(channels))
 
     return crossing(rule, height, family.smallest)[0]
+
+
+def _above(outlook: Outlook, channels: Channels, floor: AccuracyFloor) -> float:
+    """Return by how much a network is predicted to be above a floor, or surer of it than is asked."""
+    if floor.confidence is None:
+        return outlook.score(channels) - floor.min_score
+    return (outlook.probability(channels, floor.min_score) or 0.0) - floor.confidence
+
+
+def _check_confidence(outlook: Outlook, floor: AccuracyFloor) -> None:
+    """Refuse a confidence that no width can have, since a training of the full-size network itself scatters."""
+    most = outlook.probability(outlook.family.channels, floor.min_score)
+    if most is None:
+        raise InfeasibleConstraintError(
+            f"how sure {floor} is cannot be said: no such network was measured. Leave confidence out, or find out by "
+            "trainings of your own: monai-ccnet search."
+        )
+    if most < (floor.confidence or 0.0):
+        raise InfeasibleConstraintError(
+            f"no width is so sure: another training of the full-size network itself reaches {floor.min_score:.1%} with "
+            f"a probability of {most:.2f}. Lower the floor or the confidence, or find out by trainings of your own: "
+            "monai-ccnet search."
+        )
 
 
 def _reconciled(
@@ -325,16 +353,16 @@ def _reconciled(
     """
     bounds: dict[Constraint, Channels] = dict(zip(constraints, planned, strict=True))
     floors = [each for each in constraints if isinstance(each, AccuracyFloor)]
-    highest = max(floors, key=lambda floor: floor.min_score, default=None)
+    highest = max(floors, key=lambda floor: (sum(bounds[floor]), floor.min_score), default=None)
     bounds = {each: bound for each, bound in bounds.items() if each not in floors or each == highest}
     channels = tuple(min(widths) for widths in zip(*bounds.values(), strict=True))
     binding = min(bounds, key=lambda each: sum(bounds[each]))
-    if highest is not None and channels != bounds[highest] and (score := outlook.score(channels)) < highest.min_score:
+    if highest is not None and channels != bounds[highest] and _above(outlook, channels, highest) < 0:
         tightest = min((each for each in bounds if each != highest), key=lambda each: sum(bounds[each]))
         raise InfeasibleConstraintError(
             f"no width meets all: {tightest} allows at most {'-'.join(map(str, channels))} channels, predicted score "
-            f"{score:.1%}, but {highest} needs {'-'.join(map(str, bounds[highest]))}. Lower the floor or raise the "
-            "budget."
+            f"{outlook.score(channels):.1%}, but {highest} needs {'-'.join(map(str, bounds[highest]))}. Lower the "
+            "floor or raise the budget."
         )
     return channels, binding
 
@@ -367,7 +395,7 @@ def compress_once(
         allocation = allocation_of(
             family, given.get("layerwise", True), given.get("allocation"), complexity, degradation
         )
-        law = degradation or DegradationModel.named("calibrated", family.network_def)
+        law = degradation or law_named("calibrated", family.network_def, allocation=allocation)
         made_for = (
             plan.constraints,
             plan.allocation,

@@ -11,7 +11,7 @@ from monai_ccnet.constraints.budgets import DiskBudget
 from monai_ccnet.constraints.outlook import Outlook
 from monai_ccnet.constraints.plan import CompressionPlan
 from monai_ccnet.constraints.solve import compress, family_of
-from monai_ccnet.degradation import DegradationModel, Prediction
+from monai_ccnet.degradation import Law, Prediction, WidthLaw
 from monai_ccnet.networks.family import NetworkFamily
 from monai_ccnet.networks.size import disk_bytes
 
@@ -62,10 +62,11 @@ def with_fewer_filters(plan: CompressionPlan, count: int) -> CompressionPlan:
         channels=channels,
         size=family.size(channels, plan.size.input_shape),
         predicted=outlook.predicted(channels),
+        probability=outlook.probability(channels, plan.floor),
     )
 
 
-def predicted_by(plan: CompressionPlan, complexity: ComplexityProfile, degradation: DegradationModel) -> Prediction:
+def predicted_by(plan: CompressionPlan, complexity: ComplexityProfile, degradation: Law) -> Prediction:
     """Return the prediction of a law for a plan's network; the law may be for another metric.
 
     Args:
@@ -76,6 +77,7 @@ def predicted_by(plan: CompressionPlan, complexity: ComplexityProfile, degradati
     Raises:
         ValueError: if the profile's settings differ from the law's, or a scale is missing.
     """
-    predicted = Outlook(plan.family, plan.allocation, complexity, degradation).predicted(plan.channels)
+    allocation = None if isinstance(degradation, WidthLaw) else plan.allocation
+    predicted = Outlook(plan.family, allocation, complexity, degradation).predicted(plan.channels)
     assert predicted is not None
     return predicted

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from monai_ccnet.files import shown
 from monai_ccnet.values import Value
 
-__all__ = ["DegradationPoint", "Prediction", "inverse_log_compression", "log_compression"]
+__all__ = ["DegradationPoint", "Prediction", "check_settings", "inverse_log_compression", "log_compression"]
 
 # Scores, in the order of tables; laws and floors use the first unless another is named.
 METRICS = ("f1", "iu", "jaccard", "sensitivity", "specificity", "accuracy", "auc")
@@ -48,6 +49,25 @@ class Prediction(Value):
             raise ValueError(
                 f"a prediction needs finite scores and a level in (0, 1), got {shown([*numbers, self.level])}."
             )
+
+
+def check_settings(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Raise an error for complexities that were measured with other settings than those of a law.
+
+    Args:
+        ours: settings of the law; empty where it holds for any.
+        theirs: settings of the complexities.
+
+    Raises:
+        ValueError: if a setting differs; the message names each one, with both values.
+    """
+    differing = [key for key in sorted({*ours, *theirs}) if ours and ours.get(key) != theirs.get(key)]
+    if differing:
+        listed = "; ".join(f"{key}: law {ours.get(key)!r}, complexity {theirs.get(key)!r}" for key in differing)
+        raise ValueError(
+            f"complexities measured with different settings cannot be compared ({listed}). Measure with the law's "
+            "settings, fit a law to yours, or accept the error with law.assuming(complexity.settings)."
+        )
 
 
 def log_compression(compression: float, curvature: float = 0.0) -> float:

@@ -21,7 +21,7 @@ import numpy as np
 from scipy import stats
 
 from monai_ccnet.degradation.fitting import fit_groups, grouped, posterior_loss
-from monai_ccnet.degradation.law import METRICS, DegradationPoint, Prediction, log_compression
+from monai_ccnet.degradation.law import METRICS, DegradationPoint, Prediction, check_settings, log_compression
 from monai_ccnet.degradation.published import (
     FAMILIES,
     PUBLISHED,
@@ -181,7 +181,8 @@ class DegradationModel(Value):
         """
         path = CALIBRATED / network / f"{metric}.json"
         if not path.is_file():
-            known = sorted("/".join(file.with_suffix("").parts[-2:]) for file in CALIBRATED.glob("*/*.json"))
+            files = [file for metric in METRICS for file in CALIBRATED.glob(f"*/{metric}.json")]
+            known = sorted("/".join(file.with_suffix("").parts[-2:]) for file in files)
             raise ValueError(f"no law is calibrated for {network}/{metric}: choose from {known}.")
         return cls.load(path)
 
@@ -367,16 +368,29 @@ class DegradationModel(Value):
         if self.residual_deviation is None or compression == 1:
             known = compression == 1
             return Prediction(score, score if known else None, score if known else None, level)
+        deviation, free = self._scatter(complexity, compression)
+        quantile = float(stats.t.ppf((1 + level) / 2, free))
+        return Prediction(score, max(0.0, score - quantile * deviation), min(1.0, score + quantile * deviation), level)
+
+    def probability(self, min_score: float, complexity: float, compression: float) -> float | None:
+        """Return the probability that a newly trained network reaches a relative score; ``None`` if unknown."""
+        if self.residual_deviation is None:
+            return None
+        deviation, free = self._scatter(complexity, compression)
+        above = 1 - self.loss_per_decade(complexity) * log_compression(compression, self.curvature) - min_score
+        return float(stats.t.cdf(above / max(deviation, 1e-9), free))
+
+    def _scatter(self, complexity: float, compression: float) -> tuple[float, float]:
+        """Return the standard deviation of a new network's relative score, and its degrees of freedom."""
         of_slope = log_compression(compression, self.curvature) ** 2 * self._slope_variance(complexity)
-        of_network = self.residual_deviation**2
+        of_network = (self.residual_deviation or 0.0) ** 2
         deviation = math.sqrt(of_slope + of_network)
         # Degrees of freedom of a sum of variances that were estimated each from its own (Welch, Satterthwaite).
         free = float(self.points)
         if self.between_deviation is not None and deviation > 0:
             parts = of_slope**2 / max(1, self.datasets - 2) + of_network**2 / max(1, self.points - self.datasets)
             free = deviation**4 / parts
-        quantile = float(stats.t.ppf((1 + level) / 2, max(1.0, free)))
-        return Prediction(score, max(0.0, score - quantile * deviation), min(1.0, score + quantile * deviation), level)
+        return deviation, max(1.0, free)
 
     def _slope_variance(self, complexity: float) -> float:
         """Return the variance of the loss per decade of a new data set about the law's, as far as it is known."""
@@ -392,21 +406,7 @@ class DegradationModel(Value):
         Raises:
             ValueError: if a setting differs; the message names each one, with both values.
         """
-        if not self.settings:
-            return
-        differing = {
-            key: (self.settings.get(key), settings.get(key))
-            for key in sorted({*self.settings, *settings})
-            if self.settings.get(key) != settings.get(key)
-        }
-        if differing:
-            listed = "; ".join(
-                f"{key}: law {ours!r}, complexity {theirs!r}" for key, (ours, theirs) in differing.items()
-            )
-            raise ValueError(
-                f"complexities measured with different settings cannot be compared ({listed}). Measure with the law's "
-                "settings, fit a law to yours, or accept the error with law.assuming(complexity.settings)."
-            )
+        check_settings(self.settings, settings)
 
     def covered_compression(self, full_weights: int) -> float:
         """Return how far a full-size network can be compressed before its law becomes an extrapolation.

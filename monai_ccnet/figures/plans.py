@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from monai_ccnet.constraints import CompressionPlan
-from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.degradation import WIDTH_WORDS, DegradationModel, WidthLaw
 from monai_ccnet.figures.canvas import PAGE_WIDTH, Figure, plain_log_axis, scale_name
 
 __all__ = ["draw_plan", "draw_trade_off"]
@@ -17,9 +17,10 @@ __all__ = ["draw_plan", "draw_trade_off"]
 def draw_plan(plan: CompressionPlan) -> Figure:
     """Draw the channels of each stage, full-size and planned, and below them the predictions of the law.
 
-    The lower panel shows the predicted score at the complexity of each stage's scale, against how many times fewer
-    weights the stage has; dots mark the plan. In a plan by complexity the dots are about level, because every stage
-    loses the same share. A plan without a profile has no lower panel.
+    The lower panel shows the score that a law in width predicts, with its interval, against width. For a law in
+    complexity it shows the predicted score at the complexity of each stage's scale, against how many times fewer
+    weights the stage has; in a plan by complexity the dots are about level, because every stage loses the same share.
+    Such a plan without a profile has no lower panel.
 
     Args:
         plan: plan as :func:`~monai_ccnet.constraints.compress` returns it.
@@ -27,14 +28,18 @@ def draw_plan(plan: CompressionPlan) -> Figure:
     stages = plan.family
     model, profile = plan.degradation, plan.complexity
     scales = plan.stage_scales if stages.layerwise else (1,) * len(plan.channels)
-    explained = profile is not None and len(scales) > 0 and set(scales) <= set(profile.scales)
+    by_width = isinstance(model, WidthLaw)
+    explained = len(scales) > 0 and (by_width or (profile is not None and set(scales) <= set(profile.scales)))
     figure = Figure(figsize=(PAGE_WIDTH, 6.2 if explained else 3.1), layout="constrained")
     top, *below = figure.subplots(1 + explained, 1, squeeze=False).ravel()
     names = list(map(scale_name, scales)) if stages.layerwise else np.ravel(stages.argument).tolist()
     _draw_channels(top, plan, names)
     top.set_xlabel("scale at which the stage works" if stages.layerwise else "width of the network")
-    if explained:
+    if explained and isinstance(model, WidthLaw):
+        _draw_width_law(below[0], plan, model)
+    elif explained:
         assert profile is not None
+        assert isinstance(model, DegradationModel)
         by_stage = plan.allocation == "complexity"
         compressions = [share**-2 for share in plan.multipliers] if by_stage else [plan.compression] * len(scales)
         lines = {scale_name(scale): profile.at(scale) for scale in (scales if by_stage else (1,))}
@@ -72,6 +77,22 @@ def _draw_law(
     plain_log_axis(axes.xaxis, subdivided=(1, 2, 5) if grid[-1] < 500 else (1,))
     axes.set_ylabel(f"{model.metric.upper()} relative to full size")
     axes.legend(title="scale: complexity", fontsize=9, loc="lower left")
+    axes.grid(alpha=0.3)
+
+
+def _draw_width_law(axes: Any, plan: CompressionPlan, law: WidthLaw) -> None:
+    width, full = (plan.family.width(channels, law.measure) for channels in (plan.channels, plan.full_channels))
+    grid = np.geomspace(min(0.7 * width, law.narrowest or width), full, 40)
+    found = [law.predict_interval(each, full) for each in grid]
+    axes.plot(grid, [each.score for each in found], label="predicted")
+    if plan.assumption is None:
+        low, high = ([getattr(each, end) for each in found] for end in ("low", "high"))
+        axes.fill_between(grid, low, high, alpha=0.15, label=f"{found[0].level:.0%} interval")
+    axes.plot(width, law.predict(width, full), "o", color="C3", label="this plan")
+    plain_log_axis(axes.xaxis, base=2, subdivided=(1,))
+    axes.set_xlabel(WIDTH_WORDS[law.measure])
+    axes.set_ylabel(f"{law.metric.upper()} relative to full size")
+    axes.legend(fontsize=9, loc="lower right")
     axes.grid(alpha=0.3)
 
 

@@ -203,6 +203,28 @@ class NetworkFamily(Value):
         """Return the share of its full width that each stage keeps."""
         return tuple(width / full for width, full in zip(channels, self.channels, strict=True))
 
+    def width(self, channels: Sequence[int], measure: str = "mean") -> float:
+        """Return one number for the width of the network with these channels, at scale 1.
+
+        Args:
+            channels: widths in channels, in the order of :attr:`channels`.
+            measure: ``"first"``, the first stage's channels; ``"mean"``, the geometric mean of all; ``"macs"`` or
+                ``"weights"``, the square root of the multiply-adds of a pixel or of the kernel weights.
+
+        >>> NetworkFamily.of({"_target_": "PlainUNet", "channels": [64, 128, 256]}).width((4, 8, 16))
+        8.0
+        """
+        if measure == "first":
+            return float(channels[0])
+        if measure == "mean":
+            return math.prod(channels) ** (1 / len(channels))
+        size = self.size(channels, self.input_shape, scale=1)
+        if measure == "weights":
+            return math.sqrt(size.weights)
+        if measure != "macs" or size.macs is None:
+            raise ValueError(f"measure must be first, mean, macs or weights, got {shown(measure)}.")
+        return math.sqrt(size.macs / math.prod(self.input_shape[2:]))
+
     def check_input_shape(self, input_shape: Sequence[int], scale: int | Sequence[int] | None = None) -> None:
         """Raise an error for an input that the network cannot take.
 

@@ -105,10 +105,10 @@ def segment_sweep(
         data set.
     """
     found: dict[str, dict[float, Trial]] = {}
-    for trial in sorted(trials, key=lambda trial: -trial.multiplier):
+    for trial in sorted(trials, key=lambda trial: -(trial.multiplier or 0.0)):
         record = TrialRecord.load(Path(trial.output_dir) / "record.json", named_in(trial.network_def))
         if record.error is None:
-            found.setdefault(record.dataset, {}).setdefault(trial.multiplier, trial)
+            found.setdefault(record.dataset, {}).setdefault(trial.multiplier or 0.0, trial)
     segmented: dict[str, dict[str, list[SegmentedImage]]] = {}
     for dataset, by_multiplier in found.items():
         shown: int | list[int] = images

@@ -56,7 +56,7 @@ class Trial(NamedTuple):
     bundle_root: str
     output_dir: str
     network_def: dict[str, Any]
-    multiplier: float
+    multiplier: float | None
     recipe: dict[str, Any]
     cost: float  # multiply-adds of one image, for the progress of a sweep
 
@@ -200,10 +200,9 @@ def run_sweep(
                     continue
                 records[trial.output_dir] = record
                 bar.update(round(trial.cost / 1e6))
+                which = record.dataset if trial.multiplier is None else f"{record.dataset} x{trial.multiplier:g}"
                 word = "failed" if record.error else f"F1 {record.scores['f1'] or 0.0:.3f}"
-                bar.set_postfix_str(
-                    f"{len(records)}/{len(trials)} training runs, {record.dataset} x{trial.multiplier:g} {word}"
-                )
+                bar.set_postfix_str(f"{len(records)}/{len(trials)} training runs, {which} {word}")
     return [records[trial.output_dir] for trial in trials]
 
 

@@ -12,7 +12,9 @@ from monai_ccnet.degradation import CALIBRATED, DegradationModel
 from monai_ccnet.training import load_records
 from monai_ccnet.values import load_values, save_values
 
-SHIPPED = sorted(path.parent.name + "/" + path.stem for path in CALIBRATED.glob("*/*.json"))
+SHIPPED = sorted(
+    f"{path.parent.name}/{metric}" for metric in ("f1", "iu") for path in CALIBRATED.glob(f"*/{metric}.json")
+)
 LOSSES = {"calm": 0.01, "plain": 0.03, "busy": 0.06, "dense": 0.07}  # relative, a decade of weights
 
 

@@ -25,7 +25,7 @@ from monai_ccnet.constraints import (
     with_fewer_filters,
 )
 from monai_ccnet.constraints.search import crossing
-from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.degradation import DegradationModel, WidthLaw
 from monai_ccnet.networks import NetworkFamily, build_network, narrow, network_size, save_weights
 from monai_ccnet.networks.size import disk_bytes
 
@@ -153,7 +153,7 @@ def test_a_plan_in_a_file_builds_the_same_network(tmp_path):
     plan.save(tmp_path / "plan.json")
     loaded = CompressionPlan.load(tmp_path / "plan.json")
     assert loaded == plan
-    assert loaded.predicted is None
+    assert loaded.predicted == plan.predicted
     assert build_network(loaded.network_def).head.in_channels == plan.channels[0]
 
 
@@ -170,7 +170,16 @@ def test_a_plan_in_a_file_builds_the_same_network(tmp_path):
         (lambda: AccuracyFloor(1.01), InfeasibleConstraintError, "above the full-size network's own score"),
         (lambda: compress(SMALL, DiskBudget(1000), **KNOWN), InfeasibleConstraintError, r"still needs 9,\d{3} bytes"),
         (lambda: compress(SMALL, DiskBudget(10**5), allocation="complexity"), ValueError, "need complexity="),
-        (lambda: compress(SMALL, AccuracyFloor(0.9), layerwise=False), ValueError, "need complexity="),
+        (
+            lambda: compress(SMALL, AccuracyFloor(0.9), layerwise=False, degradation=KNOWN["degradation"]),
+            ValueError,
+            "need complexity=",
+        ),
+        (
+            lambda: compress(SMALL, ONE_MB, allocation="complexity", degradation=WidthLaw.calibrated("plain_unet")),
+            ValueError,
+            "this law is one in width",
+        ),
         (
             lambda: compress(
                 SMALL,
@@ -492,13 +501,19 @@ def test_raising_a_budget_beside_any_other_constraint_never_loses_predicted_scor
         assert high >= low - 1e-12
 
 
+KNOWN_BY_BOUNDARY = ComplexityProfile(
+    "mine", DegradationModel.calibrated("plain_unet").settings, (1, 2, 4, 8, 16), (0.1,) * 5, None, 1
+)
+
+
 def test_without_an_allocation_the_paper_is_followed_where_both_its_parts_are_given():
     assert compress(UNET, DiskBudget(250_000), **KNOWN).allocation == "complexity"
     plan = compress(UNET, DiskBudget(250_000))
     assert plan.allocation == "taper"
-    assert plan.degradation == DegradationModel.calibrated("plain_unet")
-    assert plan.predicted is None
-    profile = ComplexityProfile("mine", plan.degradation.settings, (1,), (0.1,), None, 1)
+    assert plan.degradation == WidthLaw.calibrated("plain_unet")
+    shared = compress(UNET, DiskBudget(250_000), complexity=KNOWN_BY_BOUNDARY, allocation="complexity")
+    assert shared.degradation == DegradationModel.calibrated("plain_unet")
+    profile = ComplexityProfile("mine", KNOWN_BY_BOUNDARY.settings, (1,), (0.1,), None, 1)
     assert compress(UNET, AccuracyFloor(0.95), complexity=profile).allocation == "taper"
 
 
