@@ -18,6 +18,14 @@ __all__ = ["VERBS", "main", "settings_of", "settings_page", "settings_table"]
 # The configs of each verb, the lowest first; the last is the one of its name.
 VERBS: dict[str, tuple[str, ...]] = {
     "compress": ("train.yaml", "evaluate.yaml", "overlay/compress.yaml", "tracked.yaml", "compress.yaml"),
+    "search": (
+        "train.yaml",
+        "evaluate.yaml",
+        "overlay/compress.yaml",
+        "tracked.yaml",
+        "compress.yaml",
+        "search.yaml",
+    ),
     "measure": ("measure.yaml",),
     "train": ("train.yaml",),
     "evaluate": ("train.yaml", "evaluate.yaml"),
@@ -27,6 +35,7 @@ VERBS: dict[str, tuple[str, ...]] = {
 }
 _DOES = {
     "compress": "measure, plan under a constraint, train the narrowed network, evaluate it, report",
+    "search": "find the smallest network that is nearly as good as any wider one on your images, and train it",
     "measure": "measure the complexity of a data set",
     "train": "train the full-size network, or any other",
     "evaluate": "score the trained network on the test images; the planned one where the output folder holds a plan",

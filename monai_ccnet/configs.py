@@ -32,6 +32,7 @@ __all__ = [
     "config_file",
     "describe_network",
     "end_with_cause",
+    "given_to_training",
     "named_networks",
     "read_parts",
     "resolved",
@@ -144,6 +145,37 @@ def take_over(settings: Mapping[str, Any], *names: str) -> None:
         refers_to = {found for text in _texts(parser.get(key)) for found in _REFERENCE.findall(text)}
         if not given & {key, *refers_to}:
             parser[key] = value
+
+
+def given_to_training(*names: str) -> dict[str, Any]:
+    """Return the ids of ``train.yaml`` that the run was given, for further trainings by the same recipe.
+
+    Args:
+        names: files of the bundle that the running config is made of, the lowest first. What the last one sets is its
+            own, and so are the network, the recipe's name, the seed, and where data and results are.
+    """
+    files = [str(config_file(name)) for name in names]
+    known, own = _merged([str(config_file("train.yaml"))]), ConfigParser.load_config_file(files[-1])
+    own_ids = {*own, *_OWN}
+    return {
+        key: value
+        for key, value in _given(running_workflow().parser.get(), _plain(files))
+        if (first := key.split("::")[0]) in known and first not in own_ids
+    }
+
+
+_OWN = {
+    "bundle_root",
+    "channels",
+    "dataset_dir",
+    "force",
+    "network_def",
+    "output_dir",
+    "recipe",
+    "scale",
+    "seed",
+    "wait",
+}
 
 
 def check_ids(*names: str) -> None:

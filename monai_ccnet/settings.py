@@ -41,6 +41,14 @@ SETTINGS: dict[str, Setting] = {
         "number above 0 and at most 1 or none",
         "least score relative to the full-size network's, above 0 and at most 1; 0.95 without a budget",
     ),
+    "confidence": Setting(
+        "number above 0 and below 1 or none",
+        "probability with which a training is to keep the least score; without one the prediction is to keep it",
+    ),
+    "minimise": Setting("text", "what is to be small: `bytes`, `macs` or `memory`", ("bytes", "macs", "memory")),
+    "max_cost": Setting(
+        "number above 0", "most multiply-adds of a search, as a share of one training of the full-size network"
+    ),
     "bits_per_weight": Setting(
         "whole number", "bits of a stored weight: 32, 16 (half precision) or 8 (int8 kernels)", (8, 16, 32, 64)
     ),
@@ -157,7 +165,9 @@ SETTINGS: dict[str, Setting] = {
     # measuring, calibrating, comparing
     "table": Setting("path", "CSV file of the complexity of each image"),
     "tolerance": Setting(
-        "number above 0 or none", "largest half-width of the mean's 95 % interval, as a share of the mean"
+        "number above 0 or none",
+        "of `measure`: largest half-width of the mean's 95 % interval, as a share of the mean; of `search`: share of "
+        "the score of any wider network that may be lost, 0.02 or 1 - `min_score`",
     ),
     "n_jobs": Setting("whole number other than 0 or none", "number of processes"),
     "backend": Setting("text or none", "joblib backend: `dask` or `ray` on a cluster"),
@@ -214,6 +224,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "number from 0 to 1": lambda value: _is_number(value) and 0 <= value <= 1,
     "number from 0 and below 1": lambda value: _is_number(value) and 0 <= value < 1,
     "number above 0": lambda value: _is_number(value) and value > 0,
+    "number above 0 and below 1": lambda value: _is_number(value) and 0 < value < 1,
     "number above 0 and at most 1": _is_share,
     "whole number": _is_whole,
     "whole number from 0": _whole_from(0),

@@ -17,6 +17,7 @@ from monai_ccnet.bundle.runs import (
     scale_windows,
     train_planned,
 )
+from monai_ccnet.bundle.search import NothingLearnedError, check_search, search_plan
 from monai_ccnet.bundle.sweeps import (
     check_calibration,
     check_profiles,
@@ -33,11 +34,13 @@ from monai_ccnet.bundle.sweeps import (
 
 __all__ = [
     "NO_PICTURES",
+    "NothingLearnedError",
     "ceiling_for",
     "check_calibration",
     "check_constraints",
     "check_profiles",
     "check_run",
+    "check_search",
     "check_shared_recipe",
     "compare_all",
     "constraints_from",
@@ -56,6 +59,7 @@ __all__ = [
     "save_planned_weights",
     "save_run",
     "scale_windows",
+    "search_plan",
     "sweep_source",
     "train_planned",
 ]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from monai_ccnet.degradation import inverse_log_compression
 from monai_ccnet.networks.family import NetworkFamily
 
-__all__ = ["ALLOCATIONS", "Channels", "Rule", "by_complexity", "tapered", "uniform"]
+__all__ = ["ALLOCATIONS", "Channels", "Rule", "by_complexity", "ladder", "tapered", "uniform"]
 
 Channels = tuple[int, ...]
 Rule = Callable[[float], Channels]
@@ -42,6 +42,26 @@ def tapered(family: NetworkFamily, decades: float) -> Channels:
     """
     shares = [_TAPER ** math.log2(scale) / full for scale, full in zip(family.scales, family.channels, strict=True)]
     return family.nearest([min(1.0, 10.0**-decades * share / min(shares)) for share in shares])
+
+
+def ladder(family: NetworkFamily, allocation: str | None, decades: float = 0.15) -> list[Channels]:
+    """Return the networks from the smallest to the full-size one in steps of a rule.
+
+    Args:
+        family: the network.
+        allocation: ``"taper"``, or ``None`` for one multiplier of all stages.
+        decades: decades of width from one step to the next; 0.15 halves the weights.
+
+    >>> unet = NetworkFamily.of({"_target_": "monai_ccnet.networks.PlainUNet"})
+    >>> ladder(unet, "taper")[2:6]
+    [(4, 3, 3, 2, 2), (6, 5, 4, 3, 3), (8, 7, 6, 5, 4), (11, 9, 8, 7, 6)]
+    """
+    rule = uniform if allocation is None else tapered
+    steps, found = 0, dict[Channels, None]()
+    while rule(family, steps * decades) != family.smallest:
+        found[rule(family, steps * decades)] = None
+        steps += 1
+    return [family.smallest, *reversed(found)]
 
 
 def by_complexity(

@@ -37,7 +37,7 @@ from monai_ccnet.networks.size import NetworkSize, network_size
 from monai_ccnet.networks.widths import WIDTHS, Widths
 from monai_ccnet.scales import Scale, scale_words
 
-__all__ = ["compress", "compress_once", "least_needed"]
+__all__ = ["compress", "compress_once", "least_needed", "plan_at"]
 
 Constraint = Budget | AccuracyFloor
 
@@ -196,6 +196,31 @@ def _plan(
         for each in constraints
     ]
     channels, binding = _reconciled(outlook, constraints, planned)
+    return plan_at(outlook, channels, constraints, binding, input_shape, ceiling=ceiling, image_shape=image_shape)
+
+
+def plan_at(
+    outlook: Outlook,
+    channels: Channels,
+    constraints: tuple[Constraint, ...],
+    binding: Constraint,
+    input_shape: Sequence[int],
+    *,
+    ceiling: LabelCeiling | None = None,
+    image_shape: Sequence[int] | None = None,
+) -> CompressionPlan:
+    """Return the plan of a family with known channels, at the family's scale.
+
+    Args:
+        outlook: the family, the allocation, the data set and the law.
+        channels: width of each stage.
+        constraints: constraints that they meet.
+        binding: one of them, the binding one.
+        input_shape: as in :func:`compress`, and so are the next two.
+        ceiling: what the training labels keep.
+        image_shape: shape of an image of the data set's median size.
+    """
+    family, rule_name = outlook.family, outlook.allocation
     clocks = [each for each in constraints if isinstance(each, LatencyBudget)]
     return CompressionPlan(
         network_def=family.at(channels),
@@ -207,8 +232,8 @@ def _plan(
         constraint=binding,
         layerwise=rule_name is not None,
         allocation=rule_name,
-        complexity=complexity,
-        degradation=law,
+        complexity=outlook.complexity,
+        degradation=outlook.law,
         family=family,
         constraints=constraints,
         latency=clocks[0].compared(_full_def(family, clocks[0].input_shape), family.at(channels)) if clocks else None,

@@ -4,6 +4,7 @@ from monai_ccnet.data.checks import check_datalist
 from monai_ccnet.data.folder import (
     DatasetFolder,
     dataset_name,
+    folds,
     hold_out,
     open_dataset,
     relative_names,
@@ -37,6 +38,7 @@ __all__ = [
     "dataset_name",
     "drive",
     "first_with_foreground",
+    "folds",
     "hold_out",
     "isic_2017",
     "list_images",

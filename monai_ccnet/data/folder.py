@@ -16,7 +16,7 @@ from monai_ccnet.data.images import as_paths, is_file, load_image
 from monai_ccnet.data.nnunet import is_nnunet, nnunet_parts
 from monai_ccnet.files import read_json, relative_path
 
-__all__ = ["DatasetFolder", "dataset_name", "hold_out", "open_dataset", "relative_names", "safe_name"]
+__all__ = ["DatasetFolder", "dataset_name", "folds", "hold_out", "open_dataset", "relative_names", "safe_name"]
 
 _PARTS = ("training", "validation", "test")
 
@@ -172,6 +172,63 @@ def hold_out(
     Raises:
         ValueError: if ``by`` is unknown, or an item names no subject.
     """
+    by, groups, group = _groups(items, folder, by)
+    if len(groups) < 2:
+        return [dict(item) for item in items], [], None
+    out = set(groups[: max(1, round(share * len(groups)))])
+    held = [dict(item) for item in items if group(item) in out]
+    words = (
+        f"No test image has a label: {len(held)} of {len(items)} training images, chosen by {by.replace('_', ' ')}, "
+        "are held out and scored."
+    )
+    return [dict(item) for item in items if group(item) not in out], held, words
+
+
+_FEW = 12  # groups; of fewer each is held out once
+
+
+def folds(
+    items: Sequence[Mapping[str, Any]], folder: str | os.PathLike, by: str = "auto", share: float = 0.25
+) -> list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    """Split the training items of a data set for choices that its test part must not decide.
+
+    A quarter of the groups is held out once; of few groups all are, in up to four folds, so that enough images judge.
+
+    Args:
+        items: datalist of the training part.
+        folder: folder of the data set; names are relative to it.
+        by: what is held out together, as in :func:`hold_out`.
+        share: share of the groups that is held out, where there are many.
+
+    Returns:
+        Items to train on and items held out, of each fold.
+
+    Raises:
+        ValueError: if ``by`` is unknown, an item names no subject, or there is one group only.
+    """
+    by, groups, group = _groups(items, folder, by)
+    if len(groups) < 2:
+        raise ValueError(
+            f"all {len(items)} training images are of one {by.replace('_', ' ')}, so that none can be held out to "
+            "choose by: add others, or give --held_out_by image if images of one subject may stand on both sides."
+        )
+    count = min(4, len(groups)) if len(groups) < _FEW else 1
+    outs = [set(groups[place::count]) for place in range(count)]
+    if count == 1:
+        outs = [set(groups[: round(share * len(groups))])]
+    return [
+        (
+            [dict(item) for item in items if group(item) not in out],
+            [dict(item) for item in items if group(item) in out],
+        )
+        for out in outs
+    ]
+
+
+def _groups(
+    items: Sequence[Mapping[str, Any]], folder: str | os.PathLike, by: str
+) -> tuple[str, list[str], Callable[[Mapping[str, Any]], str]]:
+    """Return what items are grouped by, the groups in an order that their names alone decide, and each item's group."""
     if by not in ("auto", "subject", "file_name", "image"):
         raise ValueError(f"held_out_by must be 'auto', 'subject', 'file_name' or 'image', got {by!r}.")
     named = [item.get("subject") is not None for item in items]
@@ -188,15 +245,7 @@ def hold_out(
         return Path(name).name.split("_")[0] if by == "file_name" else name
 
     groups = sorted({group(item) for item in items}, key=lambda each: hashlib.sha256(each.encode()).hexdigest())
-    if len(groups) < 2:
-        return [dict(item) for item in items], [], None
-    out = set(groups[: max(1, round(share * len(groups)))])
-    held = [dict(item) for item in items if group(item) in out]
-    words = (
-        f"No test image has a label: {len(held)} of {len(items)} training images, chosen by {by.replace('_', ' ')}, "
-        "are held out and scored."
-    )
-    return [dict(item) for item in items if group(item) not in out], held, words
+    return by, groups, group
 
 
 def dataset_name(described: Mapping[str, Any], folder: str | os.PathLike) -> str:

@@ -1,0 +1,331 @@
+"""Search for the smallest network that is good enough on one's own images: what to train next, and when it is enough.
+
+A network is good enough if it keeps all but a tolerated share of the score that any wider one would reach, at any
+scale. First a cheap network climbs from the coarsest scale to finer ones while it gains. At the scale that won, a
+ladder of widths is climbed in the order in which trainings decide most for their cost: the law in width is the prior,
+the scores on held-out images update it, and it ends when some rung is good enough with the confidence that was asked
+for, or the cost is spent. Nothing here trains: :func:`next_step` is a function of the trainings so far.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+from monai_ccnet.degradation import WidthLaw
+from monai_ccnet.degradation.curves import Grid, posterior
+from monai_ccnet.scales import Scale, resolution_words
+
+__all__ = ["Rung", "Search", "Step", "Training", "next_step"]
+
+_IMAGES = 30  # of a test part on which the law's noise was measured; fewer held-out images scatter more
+_LEAST_VALUE = 0.02  # in logs of the size, below which another training is not worth its cost
+_NO_ANSWER = 0.7  # in logs of the size, what it is worth to have an answer at all
+_OUTCOMES, _OUTCOME_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
+
+
+class Rung(NamedTuple):
+    """A network that may be chosen.
+
+    ``width`` is by the law's measure, ``size`` what is to be small, ``cost`` that of one training as a share of one of
+    the full-size network.
+    """
+
+    channels: tuple[int, ...]
+    scale: Scale
+    width: float
+    size: float
+    file_bytes: int
+    macs: float
+    cost: float
+
+
+class Training(NamedTuple):
+    """What one training of a rung reached on the held-out images."""
+
+    rung: Rung
+    seed: int
+    score: float
+    has_learned: bool = True
+
+
+class Step(NamedTuple):
+    """What to train next, with which seeds; nothing at the end, and ``chosen`` is then the answer, if there is one.
+
+    ``probability`` is that of being good enough, and ``reason`` says why this step was taken.
+    """
+
+    train: tuple[tuple[Rung, int], ...]
+    chosen: Rung | None
+    probability: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched.
+
+    Attributes:
+        rungs: the networks at each scale, from the coarsest to the finest, and from the narrowest to the widest.
+        climber: width of the network that climbs the scales; at each it is the widest rung that is no wider.
+        law: the law in width: the prior.
+        full_width: width of the full-size network.
+        tolerance: share of the score that may be lost.
+        confidence: probability with which no more is lost.
+        most_cost: most that may be spent, as a share of one training of the full-size network.
+        images: number of held-out images.
+        most_seeds: most trainings of one rung.
+    """
+
+    rungs: Mapping[Scale, Sequence[Rung]]
+    climber: float
+    law: WidthLaw
+    full_width: float
+    tolerance: float
+    confidence: float
+    most_cost: float
+    images: int
+    most_seeds: int = 4
+
+    def __post_init__(self) -> None:
+        if not (0 < self.tolerance < 1 and 0 < self.confidence < 1 and self.most_cost > 0):
+            raise ValueError(
+                "tolerance and confidence must lie in (0, 1) and the most cost above 0, got "
+                f"{self.tolerance}, {self.confidence}, {self.most_cost}."
+            )
+
+    def climbing(self, scale: Scale, climber: float) -> Rung | None:
+        """Return the rung that climbs at a scale."""
+        return max((r for r in self.rungs[scale] if r.width <= climber), key=lambda r: r.width, default=None)
+
+    def noise(self, grid: Grid) -> float:
+        """Return the standard deviation of a training's score on the held-out images, relative to the score."""
+        return math.sqrt(float(grid.probabilities.sum(axis=0) @ grid.noises**2))
+
+    def hardness(self, width: float) -> float:
+        """Return how hard a width is, 1 at the law's reference."""
+        return float((width / self.law.reference) ** -self.law.exponent)
+
+
+class _Known(NamedTuple):
+    """What the trainings so far say: the loss and noise at the best scale, and the scales' scores relative to it."""
+
+    best: Scale
+    grid: Grid
+    noise: float
+    gains: dict[Scale, tuple[float, float]]  # log of the climber's score over that at the best scale, and its error
+
+
+def next_step(search: Search, trainings: Sequence[Training]) -> Step:
+    """Return what to train next, or the answer.
+
+    Args:
+        search: what is searched.
+        trainings: what was trained so far, in any order.
+    """
+    spent = sum(training.rung.cost for training in trainings)
+    wider = {rung.width for rungs in search.rungs.values() for rung in rungs if rung.width > search.climber}
+    for climber in (search.climber, *sorted(wider)):
+        best, wanted, reason = _climb(search, trainings, climber, search.most_cost - spent)
+        if wanted:
+            return Step(wanted, None, 0.0, reason)
+        if best is not None:
+            return _choose(search, trainings, _known(search, trainings, climber, best), search.most_cost - spent)
+    return Step((), None, 0.0, "no network learned at any scale")
+
+
+def _climb(
+    search: Search, trainings: Sequence[Training], climber: float, left: float
+) -> tuple[Scale | None, tuple[tuple[Rung, int], ...], str]:
+    """Return the best scale for one network; or what has to be trained to know it, and why."""
+    noise = search.noise(_prior(search)) * _few_images(search)
+    best: Scale | None = None
+    for scale in search.rungs:
+        rung = search.climbing(scale, climber)
+        if rung is None:
+            continue
+        runs = _runs(trainings, rung)
+        where = f"{_words(rung)} at {resolution_words(scale)}"
+        if not runs:
+            if rung.cost > left:
+                break
+            return (
+                None,
+                ((rung, 0),),
+                f"{where}: the next finer scale" if best is not None else f"{where}: a first scale",
+            )
+        if not _learned(runs):
+            if len(runs) < 2 and rung.cost <= left:
+                return None, ((rung, len(runs)),), f"{where} again: it failed to learn"
+            continue
+        if best is None:
+            best = scale
+            continue
+        before = _runs(trainings, search.climbing(best, climber))
+        gain, error = _gain(runs, before, noise)
+        if abs(gain - search.tolerance / 2) < error:
+            again = [(each[0].rung, len(each)) for each in (runs, before) if len(each) < 2]
+            if again and sum(rung.cost for rung, _ in again) <= left:
+                return None, tuple(again), f"{where} again: it gains {gain:+.1%}, too close to tell"
+        if gain <= search.tolerance / 2:
+            break
+        best = scale
+    return best, (), ""
+
+
+def _known(search: Search, trainings: Sequence[Training], climber: float, best: Scale) -> _Known:
+    """Return what the trainings say once the best scale is known."""
+    own = [each for each in trainings if each.rung.scale == best and each.has_learned]
+    grid, _ = posterior(
+        _prior(search),
+        np.array([search.hardness(each.rung.width) for each in own]),
+        np.array([each.score for each in own]),
+    )
+    noise = search.noise(grid)
+    reference = _runs(trainings, search.climbing(best, climber))
+    gains = {}
+    for scale in search.rungs:
+        runs = _runs(trainings, search.climbing(scale, climber))
+        if scale != best and _learned(runs):
+            gains[scale] = _gain(runs, reference, noise)
+    return _Known(best, grid, noise, gains)
+
+
+def _choose(search: Search, trainings: Sequence[Training], known: _Known, left: float) -> Step:
+    """Return the training that decides most for its cost, or the answer if none is worth it."""
+    sure = _sure(search, trainings, known)
+    answer = _answer(search, sure)
+    now = math.log(answer.size) if answer else _fallback(search)
+    values = [
+        ((now - _expected(search, trainings, known, rung)) / rung.cost, rung)
+        for rung in (*search.rungs[known.best], *_climbers(search, trainings, known))
+        if len(_runs(trainings, rung)) < search.most_seeds and rung.cost <= left
+    ]
+    value, rung = max(values, key=lambda each: each[0], default=(0.0, None))
+    if rung is not None and value * rung.cost > (_LEAST_VALUE if answer else 1e-3):
+        seed = len(_runs(trainings, rung))
+        where = f"{_words(rung)} at {resolution_words(rung.scale)}"
+        return Step(((rung, seed),), None, 0.0, f"{where}{' again' if seed else ''}: decides most for its cost")
+    if answer is not None:
+        return Step((), answer, sure[answer], "sure enough")
+    most = max(sure.values())
+    chosen = min((each for each in sure if sure[each] >= most - 0.02), key=_by_size)
+    return Step((), chosen, sure[chosen], "the cost is spent" if left < max(r.cost for r in sure) else "no surer")
+
+
+def _sure(search: Search, trainings: Sequence[Training], known: _Known) -> dict[Rung, float]:
+    """Return the probability that each rung that was trained, and learned, is good enough."""
+    trained = dict.fromkeys(training.rung for training in trainings)
+    found = {}
+    for rung in trained:
+        runs = _runs(trainings, rung)
+        if _learned(runs) and (rung.scale == known.best or rung.scale in known.gains):
+            found[rung] = _good_enough(search, known, rung) * len(_learned(runs)) / len(runs)
+    return found
+
+
+def _good_enough(search: Search, known: _Known, rung: Rung) -> float:
+    """Return the probability that a rung keeps all but the tolerance of what any wider one reaches at any scale."""
+    shares = known.grid.probabilities.sum(axis=1)
+    full = 1 - known.grid.losses * search.hardness(search.full_width)
+    kept = np.maximum(1 - known.grid.losses * search.hardness(rung.width), 1e-6) / np.maximum(full, 1e-6)
+    room = np.log(kept / (1 - search.tolerance))
+    good = (room >= 0).astype(float)
+    own, own_error = known.gains.get(rung.scale, (0.0, 0.0))
+    for scale in (known.best, *known.gains):
+        if scale != rung.scale:
+            gain, error = known.gains.get(scale, (0.0, 0.0))
+            good *= special.ndtr((room - (gain - own)) / max(math.hypot(error, own_error), 1e-9))
+    return float(shares @ good)
+
+
+def _answer(search: Search, sure: Mapping[Rung, float]) -> Rung | None:
+    """Return the smallest rung that is sure enough, ``None`` if there is none."""
+    return min((rung for rung, each in sure.items() if each >= search.confidence), key=_by_size, default=None)
+
+
+def _expected(search: Search, trainings: Sequence[Training], known: _Known, rung: Rung) -> float:
+    """Return the mean log size of the answer once a rung is trained once more, over what it may reach."""
+    seed, expected = len(_runs(trainings, rung)), 0.0
+    if rung.scale != known.best:
+        gain, error = known.gains[rung.scale]
+        smaller = error * math.sqrt((seed + 1) / (seed + 2))  # one of two sides has one training more
+        moves = _OUTCOMES * math.sqrt(error**2 - smaller**2)
+        later = [known._replace(gains={**known.gains, rung.scale: (gain + move, smaller)}) for move in moves]
+        more = list(trainings)
+    else:
+        more = [*trainings, Training(rung, seed, 1.0)]
+        hardness = search.hardness(rung.width)
+        mean, deviation = _predicted(search, trainings, known, hardness)
+        own = [each for each in trainings if each.rung.scale == known.best and each.has_learned]
+        hard = np.array([*(search.hardness(each.rung.width) for each in own), hardness])
+        scores = [each.score for each in own]
+        prior, later = _prior(search), []
+        for outcome in _OUTCOMES:
+            reached = max(mean + deviation * outcome, 0.05 * mean)
+            later.append(known._replace(grid=posterior(prior, hard, np.array([*scores, reached]))[0]))
+    for weight, each in zip(_OUTCOME_WEIGHTS / _OUTCOME_WEIGHTS.sum(), later, strict=True):
+        answer = _answer(search, _sure(search, more, each))
+        expected += weight * (math.log(answer.size) if answer else _fallback(search))
+    return float(expected)
+
+
+def _predicted(search: Search, trainings: Sequence[Training], known: _Known, hardness: float) -> tuple[float, float]:
+    """Return mean and standard deviation of what a training at the best scale will reach."""
+    own = [each for each in trainings if each.rung.scale == known.best and each.has_learned]
+    kept = 1 - known.grid.losses[:, None] * np.array([search.hardness(each.rung.width) for each in own])
+    plateaus = (kept @ np.array([each.score for each in own])) / np.maximum((kept**2).sum(axis=1), 1e-6)
+    reached, shares = plateaus * (1 - known.grid.losses * hardness), known.grid.probabilities.sum(axis=1)
+    mean = float(shares @ reached)
+    return mean, math.sqrt(float(shares @ (reached - mean) ** 2) + (known.noise * mean) ** 2)
+
+
+def _fallback(search: Search) -> float:
+    """Return the log size that stands for having no answer: beyond the largest network."""
+    return math.log(max(rung.size for rungs in search.rungs.values() for rung in rungs)) + _NO_ANSWER
+
+
+def _climbers(search: Search, trainings: Sequence[Training], known: _Known) -> list[Rung]:
+    """Return the rungs that were trained at the other scales."""
+    return [
+        rung
+        for rung in dict.fromkeys(training.rung for training in trainings)
+        if rung.scale != known.best and rung.scale in known.gains
+    ]
+
+
+def _prior(search: Search) -> Grid:
+    grid = search.law.grid()
+    return grid._replace(noises=grid.noises * _few_images(search))
+
+
+def _few_images(search: Search) -> float:
+    """Return by how much more a score scatters on so few images than on those of the law."""
+    return math.sqrt(max(1.0, _IMAGES / search.images))
+
+
+def _runs(trainings: Sequence[Training], rung: Rung | None) -> list[Training]:
+    return [training for training in trainings if training.rung == rung]
+
+
+def _learned(runs: Sequence[Training]) -> list[Training]:
+    return [run for run in runs if run.has_learned]
+
+
+def _gain(runs: Sequence[Training], before: Sequence[Training], noise: float) -> tuple[float, float]:
+    """Return the log of one mean score over another, and its standard error."""
+    ours, theirs = ([run.score for run in _learned(each)] for each in (runs, before))
+    return math.log(np.mean(ours) / np.mean(theirs)), noise * math.sqrt(1 / len(ours) + 1 / len(theirs))
+
+
+def _by_size(rung: Rung) -> tuple[float, float]:
+    return rung.size, rung.macs
+
+
+def _words(rung: Rung) -> str:
+    return "-".join(map(str, rung.channels))
