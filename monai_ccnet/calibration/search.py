@@ -115,6 +115,7 @@ class Search:
 class _Known(NamedTuple):
     """What the trainings so far say: the loss and noise at the best scale, and the scales' scores relative to it."""
 
+    climber: float
     best: Scale
     grid: Grid
     noise: float
@@ -154,14 +155,11 @@ def _climb(
         if not runs:
             if rung.cost > left:
                 break
-            return (
-                None,
-                ((rung, 0),),
-                f"{where}: the next finer scale" if best is not None else f"{where}: a first scale",
-            )
+            which = "a first scale" if best is None else "the next finer scale"
+            return None, ((rung, 0),), f"{where}: {which}"
         if not _learned(runs):
             if len(runs) < 2 and rung.cost <= left:
-                return None, ((rung, len(runs)),), f"{where} again: it failed to learn"
+                return None, ((rung, len(runs)),), f"{where} failed to learn: again"
             continue
         if best is None:
             best = scale
@@ -171,7 +169,8 @@ def _climb(
         if abs(gain - search.tolerance / 2) < error:
             again = [(each[0].rung, len(each)) for each in (runs, before) if len(each) < 2]
             if again and sum(rung.cost for rung, _ in again) <= left:
-                return None, tuple(again), f"{where} again: it gains {gain:+.1%}, too close to tell"
+                over = resolution_words(best)
+                return None, tuple(again), f"{where} gains {gain:+.1%} over {over}, too close to tell: again"
         if gain <= search.tolerance / 2:
             break
         best = scale
@@ -180,12 +179,7 @@ def _climb(
 
 def _known(search: Search, trainings: Sequence[Training], climber: float, best: Scale) -> _Known:
     """Return what the trainings say once the best scale is known."""
-    own = [each for each in trainings if each.rung.scale == best and each.has_learned]
-    grid, _ = posterior(
-        _prior(search),
-        np.array([search.hardness(each.rung.width) for each in own]),
-        np.array([each.score for each in own]),
-    )
+    grid = _posterior(search, trainings)
     noise = search.noise(grid)
     reference = _runs(trainings, search.climbing(best, climber))
     gains = {}
@@ -193,21 +187,32 @@ def _known(search: Search, trainings: Sequence[Training], climber: float, best: 
         runs = _runs(trainings, search.climbing(scale, climber))
         if scale != best and _learned(runs):
             gains[scale] = _gain(runs, reference, noise)
-    return _Known(best, grid, noise, gains)
+    return _Known(climber, best, grid, noise, gains)
+
+
+def _posterior(search: Search, trainings: Sequence[Training]) -> Grid:
+    """Return loss and noise given the trainings at all scales, each with a plateau of its own."""
+    grid = _prior(search)
+    for scale in search.rungs:
+        own = [each for each in trainings if each.rung.scale == scale and each.has_learned]
+        if own:
+            hardness = np.array([search.hardness(each.rung.width) for each in own])
+            grid, _ = posterior(grid, hardness, np.array([each.score for each in own]))
+    return grid
 
 
 def _choose(search: Search, trainings: Sequence[Training], known: _Known, left: float) -> Step:
     """Return the training that decides most for its cost, or the answer if none is worth it."""
     sure = _sure(search, trainings, known)
     answer = _answer(search, sure)
-    now = math.log(answer.size) if answer else _fallback(search)
+    now = _worth(search, sure)
     values = [
         ((now - _expected(search, trainings, known, rung)) / rung.cost, rung)
         for rung in (*search.rungs[known.best], *_climbers(search, trainings, known))
         if len(_runs(trainings, rung)) < search.most_seeds and rung.cost <= left
     ]
     value, rung = max(values, key=lambda each: each[0], default=(0.0, None))
-    if rung is not None and value * rung.cost > (_LEAST_VALUE if answer else 1e-3):
+    if rung is not None and value * rung.cost > (_LEAST_VALUE if answer else 0.0):
         seed = len(_runs(trainings, rung))
         where = f"{_words(rung)} at {resolution_words(rung.scale)}"
         return Step(((rung, seed),), None, 0.0, f"{where}{' again' if seed else ''}: decides most for its cost")
@@ -259,20 +264,25 @@ def _expected(search: Search, trainings: Sequence[Training], known: _Known, rung
         later = [known._replace(gains={**known.gains, rung.scale: (gain + move, smaller)}) for move in moves]
         more = list(trainings)
     else:
-        more = [*trainings, Training(rung, seed, 1.0)]
-        hardness = search.hardness(rung.width)
-        mean, deviation = _predicted(search, trainings, known, hardness)
-        own = [each for each in trainings if each.rung.scale == known.best and each.has_learned]
-        hard = np.array([*(search.hardness(each.rung.width) for each in own), hardness])
-        scores = [each.score for each in own]
-        prior, later = _prior(search), []
-        for outcome in _OUTCOMES:
-            reached = max(mean + deviation * outcome, 0.05 * mean)
-            later.append(known._replace(grid=posterior(prior, hard, np.array([*scores, reached]))[0]))
+        mean, deviation = _predicted(search, trainings, known, search.hardness(rung.width))
+        reached = [Training(rung, seed, max(mean + deviation * each, 0.05 * mean)) for each in _OUTCOMES]
+        more = [*trainings, reached[0]]
+        later = [known._replace(grid=_posterior(search, [*trainings, each])) for each in reached]
+        if rung == search.climbing(known.best, known.climber):  # to which the other scales are compared
+            share = math.sqrt((seed + 1) / (seed + 2))
+            gains = {scale: (gain, error * share) for scale, (gain, error) in known.gains.items()}
+            later = [each._replace(gains=gains) for each in later]
     for weight, each in zip(_OUTCOME_WEIGHTS / _OUTCOME_WEIGHTS.sum(), later, strict=True):
-        answer = _answer(search, _sure(search, more, each))
-        expected += weight * (math.log(answer.size) if answer else _fallback(search))
+        expected += weight * _worth(search, _sure(search, more, each))
     return float(expected)
+
+
+def _worth(search: Search, sure: Mapping[Rung, float]) -> float:
+    """Return the log size of the answer; without one that of the largest network and more, the less sure the more."""
+    if answer := _answer(search, sure):
+        return math.log(answer.size)
+    largest = max(rung.size for rungs in search.rungs.values() for rung in rungs)
+    return math.log(largest) + _NO_ANSWER * (1 - max(sure.values(), default=0.0) / search.confidence)
 
 
 def _predicted(search: Search, trainings: Sequence[Training], known: _Known, hardness: float) -> tuple[float, float]:
@@ -283,11 +293,6 @@ def _predicted(search: Search, trainings: Sequence[Training], known: _Known, har
     reached, shares = plateaus * (1 - known.grid.losses * hardness), known.grid.probabilities.sum(axis=1)
     mean = float(shares @ reached)
     return mean, math.sqrt(float(shares @ (reached - mean) ** 2) + (known.noise * mean) ** 2)
-
-
-def _fallback(search: Search) -> float:
-    """Return the log size that stands for having no answer: beyond the largest network."""
-    return math.log(max(rung.size for rungs in search.rungs.values() for rung in rungs)) + _NO_ANSWER
 
 
 def _climbers(search: Search, trainings: Sequence[Training], known: _Known) -> list[Rung]:

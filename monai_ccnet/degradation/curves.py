@@ -107,7 +107,8 @@ def posterior(prior: Grid, hardness: np.ndarray, scores: np.ndarray) -> tuple[Gr
     Raises:
         ValueError: if no curve explains the scores.
     """
-    joint = _log_likelihood(hardness, scores, prior.losses, prior.noises) + np.log(prior.probabilities)
+    with np.errstate(divide="ignore"):
+        joint = _log_likelihood(hardness, scores, prior.losses, prior.noises) + np.log(prior.probabilities)
     evidence = float(special.logsumexp(joint))
     if not math.isfinite(evidence):
         raise ValueError(f"no curve explains the scores {np.round(scores, 4).tolist()}.")

@@ -7,8 +7,9 @@ import hashlib
 import json
 import logging
 import os
+import sys
 import traceback
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -212,12 +213,7 @@ def _try_trial(trial: Trial, wait: bool) -> tuple[Trial, TrialRecord | None]:
     folder.mkdir(parents=True, exist_ok=True)
     logging.disable(logging.INFO)
     try:
-        # The output of the run goes to a file, so that it does not hide the progress of the sweep.
-        with (
-            open(folder / "log.txt", "a", encoding="utf-8") as log,
-            contextlib.redirect_stdout(log),
-            contextlib.redirect_stderr(log),
-        ):
+        with _printing_to(folder / "log.txt"):
             record = run_trial(
                 trial.bundle_root,
                 trial.output_dir,
@@ -235,6 +231,23 @@ def _try_trial(trial: Trial, wait: bool) -> tuple[Trial, TrialRecord | None]:
     finally:
         logging.disable(logging.NOTSET)
     return trial, record
+
+
+@contextlib.contextmanager
+def _printing_to(path: Path) -> Iterator[None]:
+    """Let what a run prints go to a file, so that it does not hide the progress of the sweep.
+
+    MONAI's loggers keep the stream that they find for all later runs, so that they are given the screen at the end.
+    """
+    screen = sys.stdout
+    with open(path, "a", encoding="utf-8") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        try:
+            yield
+        finally:
+            for logger in logging.root.manager.loggerDict.values():
+                for handler in getattr(logger, "handlers", ()):
+                    if isinstance(handler, logging.StreamHandler) and handler.stream is log:
+                        handler.setStream(screen)
 
 
 def _is_finished(folder: Path) -> bool:

