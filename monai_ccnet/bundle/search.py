@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from monai_ccnet import figures
 from monai_ccnet.bundle.runs import constraints_from
 from monai_ccnet.calibration.search import Rung, Search, Step, Training, next_step
 from monai_ccnet.complexity import ComplexityProfile, LabelCeiling
@@ -82,6 +83,7 @@ def search_plan(
     allocation: str | None = "taper",
     n_jobs: int | None = None,
     backend: str | None = None,
+    pictures: bool = True,
 ) -> CompressionPlan:
     """Train on a part of the training images until the smallest network that is good enough is known; return its plan.
 
@@ -110,6 +112,7 @@ def search_plan(
         allocation: rule of the widths, or ``None`` for one multiplier of all stages.
         n_jobs: number of trainings at once, as joblib counts them.
         backend: name of joblib's backend.
+        pictures: whether to draw what was found.
 
     Raises:
         InfeasibleConstraintError: if no network keeps to the budgets.
@@ -162,7 +165,7 @@ def search_plan(
             rows.append(_row(trainings[-1], records, step.reason))
             losses = records[0].losses
             print(_progress(search, trainings, step.reason), flush=True)
-    _report(Path(output_dir), search, trainings, step, rows)
+    _report(Path(output_dir), search, trainings, step, rows, pictures)
     if step.chosen is None:
         raise NothingLearnedError(f"no network learned at any scale. {remedies(losses)}")
     own = [each for each in trainings if each.rung.scale == step.chosen.scale]
@@ -319,9 +322,16 @@ def _row(training: Training, records: Sequence[TrialRecord], reason: str) -> dic
 
 
 def _report(
-    folder: Path, search: Search, trainings: Sequence[Training], step: Step, rows: list[dict[str, Any]]
+    folder: Path,
+    search: Search,
+    trainings: Sequence[Training],
+    step: Step,
+    rows: list[dict[str, Any]],
+    pictures: bool,
 ) -> None:
-    """Write what was trained and decided, and print it."""
+    """Write what was trained and decided, draw it, and print it."""
+    for row, training in zip(rows, trainings, strict=True):
+        row["is_chosen"] = training.rung == step.chosen
     words = found_words(search, trainings, step, sum(row["seconds"] for row in rows))
     content = {
         "words": words,
@@ -331,10 +341,13 @@ def _report(
         "tolerance": search.tolerance,
         "confidence": search.confidence,
         "held_out_images": search.images,
+        "noise": search.noise_after(trainings),
         "trainings": rows,
     }
     write_json(folder / "search.json", content)
     write_table(folder / "search.csv", rows)
+    if pictures:
+        figures.save_figure(folder / "search.png", figures.draw_search(content))
     print(*words, sep="\n", flush=True)
 
 
@@ -369,7 +382,7 @@ def found_words(search: Search, trainings: Sequence[Training], step: Step, secon
         if other == chosen or not theirs or not own:
             continue
         gain = np.mean(theirs) / np.mean(own) - 1
-        error = 1.645 * search.noise(search.law.grid()) * math.sqrt(1 / len(own) + 1 / len(theirs))
+        error = 1.645 * search.noise_after(trainings) * math.sqrt(1 / len(own) + 1 / len(theirs))
         lines.append(
             f"{'-'.join(map(str, other.channels))} at {resolution_words(other.scale)}: "
             f"{other.file_bytes / chosen.file_bytes:.2g} times the bytes and {other.macs / chosen.macs:.2g} times the "

@@ -107,6 +107,10 @@ class Search:
         """Return the standard deviation of a training's score on the held-out images, relative to the score."""
         return math.sqrt(float(grid.probabilities.sum(axis=0) @ grid.noises**2))
 
+    def noise_after(self, trainings: Sequence[Training]) -> float:
+        """Return the noise that is known once some networks were trained."""
+        return self.noise(_posterior(self, trainings))
+
     def hardness(self, width: float) -> float:
         """Return how hard a width is, 1 at the law's reference."""
         return float((width / self.law.reference) ** -self.law.exponent)

@@ -11,6 +11,7 @@ from monai_ccnet.figures.measured import draw_complexity, draw_measures, draw_pr
 from monai_ccnet.figures.overlays import draw_overlays, overlay
 from monai_ccnet.figures.plans import draw_plan, draw_trade_off
 from monai_ccnet.figures.rivals import draw_comparison
+from monai_ccnet.figures.search import draw_search
 from monai_ccnet.figures.sensitivity import draw_sensitivity
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "draw_plan",
     "draw_profiles",
     "draw_scales",
+    "draw_search",
     "draw_sensitivity",
     "draw_trade_off",
     "has_matplotlib",

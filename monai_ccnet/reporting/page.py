@@ -12,7 +12,7 @@ from typing import Any
 
 from monai_ccnet.constraints import AccuracyFloor, CompressionPlan
 from monai_ccnet.data.reading import DataReading
-from monai_ccnet.files import atomically
+from monai_ccnet.files import atomically, read_json
 from monai_ccnet.networks.scaling import inner_def
 from monai_ccnet.records import METRICS, TrialRecord
 from monai_ccnet.reporting.report import report, report_words
@@ -24,7 +24,9 @@ __all__ = ["PICTURES", "html_report", "save_html_report"]
 PICTURES = {
     "overlays": "Test images, from the worst to the best F1. Yellow: correct; red: missed by the network; green: added "
     "by the network.",
-    "plan": "Channels of each stage, and the score that the law predicts at the complexity of its scale.",
+    "search": "F1 on the held-out training images of each network that was trained, by the scale at which it works; "
+    "bars: 90 % intervals.",
+    "plan": "Channels of each stage, and the score that the law predicts.",
     "trade_off": "Predicted score of each possible size.",
     "ceiling": "A training image with its label, and the label restored from each scale. Yellow: kept; red: lost; "
     "green: added. Below: what the labels keep.",
@@ -50,9 +52,11 @@ def save_html_report(
         full_size_score: the full-size network's own score on the plan's metric, if known.
         reading: what was read of the data set.
     """
+    found = Path(path).parent / "search.json"
     files = {name: Path(path).parent / f"{name}.png" for name in PICTURES}
     pictures = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
-    page = html_report(plan, record, full_size_score, pictures, reading)
+    search = read_json(found) if found.is_file() else None
+    page = html_report(plan, record, full_size_score, pictures, reading, search)
     with atomically(path) as file:
         file.write(page.encode())
 
@@ -63,6 +67,7 @@ def html_report(
     full_size_score: float | None = None,
     pictures: Mapping[str, bytes] | None = None,
     reading: DataReading | None = None,
+    search: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the report of a run as a self-contained HTML page.
 
@@ -72,6 +77,7 @@ def html_report(
         full_size_score: the full-size network's own score on the plan's metric, if known.
         pictures: contents of PNG files by their names in :data:`PICTURES`; missing ones are not shown.
         reading: what was read of the data set.
+        search: what ``search.json`` holds, where a search chose the network.
 
     Raises:
         InfeasibleConstraintError: if the file that was written is above the plan's disk budget.
@@ -86,6 +92,7 @@ def html_report(
         _tiles(_in_short(plan, content)),
         _paragraphs([*str(plan).splitlines(), *report_words(content).splitlines()]),
         "" if reading is None else _section("Data", _paragraphs(str(reading).splitlines())),
+        "" if search is None else _search(search, picture("search")),
         picture("overlays"),
         _section("Predicted and achieved", _table(_SCORES, _scores(content))),
         _scale(plan, picture("ceiling")),
@@ -115,6 +122,10 @@ def _in_short(plan: CompressionPlan, content: dict[str, Any]) -> list[tuple[str,
         numbers.append((f"{relative:.1%}", f"of the full-size network's {metric}, achieved"))
     if predicted is not None:
         numbers.append((f"{predicted['relative_score']:.1%}", f"of the full-size network's {metric}, predicted"))
+        if predicted["probability"] is not None:
+            numbers.append(
+                (f"{predicted['probability']:.2f}", f"probability of keeping {predicted['floor']:.1%} of it")
+            )
     numbers.append((f"{content['sizes']['file_bytes']:,}", "bytes of the file of weights"))
     numbers.append((f"{plan.compression:,.1f}x", "fewer weights"))
     if plan.scale != 1:
@@ -160,6 +171,25 @@ def _scale(plan: CompressionPlan, picture: str) -> str:
     return _section("The scale at which the network works", _paragraphs(words), picture, _table(head, rows))
 
 
+_TRAINED = ("channels", "works at 1/", "seed", "F1, held out", "bytes", "cost of one full-size training", "why")
+
+
+def _search(search: Mapping[str, Any], picture: str) -> str:
+    rows = [
+        (
+            row["channels"],
+            row["scale"],
+            str(row["seed"]),
+            f"{row['f1']:.4f}" + ("" if row["has_learned"] else " (failed to learn)"),
+            f"{row['file_bytes']:,}",
+            f"{row['cost']:.2%}",
+            row["reason"],
+        )
+        for row in search["trainings"]
+    ]
+    return _section("The search", _paragraphs(search["words"]), picture, _table(_TRAINED, rows))
+
+
 def _score(value: float | None, digits: int = 4) -> str:
     return "undefined" if value is None else f"{value:.{digits}f}"
 
@@ -192,6 +222,8 @@ def _constraints(plan: CompressionPlan, record: TrialRecord) -> list[Sequence[st
             score = None if plan.predicted is None else plan.predicted.score
             has = _UNKNOWN if score is None else f"{score:.1%}, predicted"
             kept = score is not None and score >= each.min_score
+            if each.confidence is not None and plan.probability is not None:
+                has, kept = f"with a probability of {plan.probability:.2f}", plan.probability >= each.confidence
         else:
             needed = each.needed(plan.network_def)
             has, kept = each.words(needed), needed <= each.limit
