@@ -5,9 +5,12 @@ from monai_ccnet.calibration.fit import (
     calibrate,
     calibrate_width,
     degradation_points,
+    load_width_records,
+    planned_scales,
     predict_left_out,
     profiles_for,
     refit,
+    refit_width,
     width_points,
 )
 
@@ -16,8 +19,11 @@ __all__ = [
     "calibrate",
     "calibrate_width",
     "degradation_points",
+    "load_width_records",
+    "planned_scales",
     "predict_left_out",
     "profiles_for",
     "refit",
+    "refit_width",
     "width_points",
 ]

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from monai_ccnet import bundle_root
+from monai_ccnet.complexity.ceiling import LabelCeiling
 from monai_ccnet.complexity.profile import ComplexityProfile
+from monai_ccnet.constraints import choose_scale
 from monai_ccnet.degradation import (
     WIDTH_MEASURES,
     DegradationModel,
@@ -24,6 +26,7 @@ from monai_ccnet.degradation import (
 from monai_ccnet.networks.family import NetworkFamily
 from monai_ccnet.networks.scaling import inner_def
 from monai_ccnet.records import TrialRecord
+from monai_ccnet.scales import Scale
 from monai_ccnet.training.sweeps import MULTIPLIERS, load_records
 from monai_ccnet.values import load_values
 
@@ -33,14 +36,18 @@ __all__ = [
     "calibrate",
     "calibrate_width",
     "degradation_points",
+    "load_width_records",
     "network_family",
+    "planned_scales",
     "predict_left_out",
     "profiles_for",
     "refit",
+    "refit_width",
     "width_points",
 ]
 
 RECORDS = bundle_root() / "docs" / "calibration"  # <network>.jsonl, of records and profiles; not in the wheel
+WIDTH_RECORDS = bundle_root() / "docs" / "law"  # <network>.jsonl, of records and ceilings; not in the wheel
 OMEGAS = tuple(step / 20 for step in range(21))  # shares of JPEG complexity in its mix with foreground density
 
 
@@ -289,6 +296,44 @@ def refit(network: str, metric: str = "f1", *, curvature: float | None = 0.0) ->
     profiles = load_values(path, ComplexityProfile)
     source = f"monai_ccnet's own calibration, {len(records)} training runs"
     return calibrate(records, profiles, metric=metric, curvature=curvature, omegas=OMEGAS, source=source)
+
+
+def refit_width(network: str, metric: str = "f1") -> list[WidthLaw]:
+    """Repeat the fit of the law that :meth:`WidthLaw.calibrated` returns, from a checkout of the source.
+
+    Args:
+        network: name of the network family, such as ``"plain_unet"``.
+        metric: name of the score, ``"f1"`` or ``"iu"``.
+
+    Returns:
+        A law for each measure of width, the best first, which is the one that is shipped.
+
+    Raises:
+        FileNotFoundError: if there are no records of the network, as in an installed wheel.
+    """
+    records = [
+        record for record in load_width_records(network) if record.scale == planned_scales(network)[record.dataset]
+    ]
+    sets = len({record.dataset for record in records})
+    source = f"monai_ccnet's own {len(records)} trainings on {sets} data sets by the planned recipe"
+    return calibrate_width(records, metric=metric, source=source)
+
+
+def load_width_records(network: str) -> list[TrialRecord]:
+    """Return the records behind a law in width, at all scales, from a checkout of the source."""
+    path = WIDTH_RECORDS / f"{network}.jsonl"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: the records of the law come with a checkout of the source, not with a wheel."
+        )
+    return load_records(path)
+
+
+def planned_scales(network: str) -> dict[str, Scale]:
+    """Return the scale that the labels of each data set choose, at which its networks count for the law."""
+    family = NetworkFamily.of(inner_def(load_width_records(network)[0].network_def))
+    ceilings = load_values(WIDTH_RECORDS / f"{network}.jsonl", LabelCeiling)
+    return {ceiling.dataset: choose_scale(ceiling, family.coarsest)[0] for ceiling in ceilings}
 
 
 def predict_left_out(
