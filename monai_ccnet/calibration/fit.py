@@ -150,9 +150,13 @@ def width_points(
     for record in records:
         if record.error is None and record.scores.get(metric) is not None:
             complexity = 0.0 if complexities is None else complexities[record.dataset]
-            width = _width(json.dumps(inner_def(record.network_def), sort_keys=True), measure)
+            width = _width(_inner(record), measure)
             points.append(WidthPoint(record.dataset, width, record.score(metric), record.has_learned, complexity))
     return points
+
+
+def _inner(record: TrialRecord) -> str:
+    return json.dumps(inner_def(record.network_def), sort_keys=True)
 
 
 @functools.cache
@@ -178,11 +182,12 @@ def calibrate_width(
         ValueError: if the records are of several networks, or too few.
     """
     records = [record for record in records if record.error is None]
-    kinds = {(network_family(each.network_def), inner_def(each.network_def).get("spatial_dims", 2)) for each in records}
+    families = {name: NetworkFamily.of(json.loads(name)) for name in {_inner(record) for record in records}}
+    kinds = {(network_family(each.network_def), each.spatial_dims, len(each.channels)) for each in families.values()}
     if len(kinds) != 1:
         raise ValueError(f"a law belongs to one network, the records are of {sorted(kinds)}: fit one for each.")
-    network, dims = kinds.pop()
-    given = {"metric": metric, "network": network, "spatial_dims": dims, "source": source}
+    network, dims, stages = kinds.pop()
+    given = {"metric": metric, "network": network, "spatial_dims": dims, "stages": stages, "source": source}
     fitted = [
         WidthLaw.with_evidence(width_points(records, measure, metric), measure=measure, **given) for measure in measures
     ]

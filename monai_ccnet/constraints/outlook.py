@@ -98,7 +98,7 @@ class Outlook:
         """How the network differs from those that were measured; ``None`` if it does not."""
         network_def, dims = self.family.network_def, self.family.spatial_dims
         if isinstance(self.law, WidthLaw):
-            return self.law.assumption_for(network_def, dims)
+            return self.law.assumption_for(network_def, dims, len(self.family.channels))
         other = self.law.assumption_for(network_def, dims, self.full_weights)
         if self.family.scale == self.law.scale:
             return other

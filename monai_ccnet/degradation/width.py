@@ -63,6 +63,7 @@ class WidthLaw(Value):
         metric: the score that it holds for, ``"f1"`` or ``"iu"``.
         network: name of the network's class.
         spatial_dims: number of spatial axes of the networks that were measured; ``None`` if unknown.
+        stages: number of their widths; ``None`` if unknown.
         loss_per_complexity: what a unit of complexity adds to the centre; 0 where complexity is not used.
         settings: settings of the complexity measure; empty where complexity is not used.
         freedom: degrees of freedom of the losses.
@@ -86,6 +87,7 @@ class WidthLaw(Value):
     metric: str = "f1"
     network: str = ""
     spatial_dims: int | None = None
+    stages: int | None = None
     loss_per_complexity: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
     freedom: float = FREEDOM
@@ -263,15 +265,20 @@ class WidthLaw(Value):
         """Return this law as if it held for other settings; one that uses no complexity holds for any."""
         return self if not self.settings else replace(self, settings=dict(settings))
 
-    def assumption_for(self, network_def: Mapping[str, Any], spatial_dims: int) -> str | None:
-        """Return how a network differs from those that were measured, ``None`` if it does not or this is unknown."""
-        given = str(network_def["_target_"]).rsplit(".", 1)[-1]
-        measured = self.network or given, self.spatial_dims or spatial_dims
-        if measured == (given, spatial_dims):
+    def assumption_for(self, network_def: Mapping[str, Any], spatial_dims: int, stages: int) -> str | None:
+        """Return how a network differs from those that were measured, ``None`` if it does not or this is unknown.
+
+        Args:
+            network_def: the network's config, or any mapping with its ``_target_``.
+            spatial_dims: number of spatial axes.
+            stages: number of widths.
+        """
+        given = str(network_def["_target_"]).rsplit(".", 1)[-1], spatial_dims, stages
+        measured = self.network or given[0], self.spatial_dims or spatial_dims, self.stages or stages
+        if measured == given:
             return None
-        return (
-            f"Assumption: no {given} in {spatial_dims}-D was measured; the law is of {measured[0]} in {measured[1]}-D."
-        )
+        ours, theirs = (f"{name} of {count} widths in {axes}-D" for name, axes, count in (measured, given))
+        return f"Assumption: no {theirs} was measured; the law is of {ours}."
 
     def chance_of_failing(self, width: float) -> float:
         """Return the probability that a training of a network does not learn."""

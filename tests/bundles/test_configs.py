@@ -38,6 +38,7 @@ RUN_BY = dict.fromkeys(FILES, "training") | dict.fromkeys(
         "measure.yaml",
         "calibrate.yaml",
         "compare.yaml",
+        "search.yaml",
     ],
     "bundle",
 )

@@ -30,7 +30,7 @@ def test_without_a_verb_it_lists_them(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["compres"], "there is no 'compres': choose one of compress, measure"),
+        (["compres"], "there is no 'compres': choose one of compress, search"),
         (["measure", "--scales"], "--scales needs a value"),
         (["measure", "--dataset_dir", "--scales", "[1]"], "--dataset_dir needs a value"),
         (["measure", "scales"], "'scales' is no setting: settings are given as --name value"),

@@ -148,8 +148,9 @@ def test_a_law_round_trips_and_says_what_it_rests_on(tmp_path):
     law.save(tmp_path / "law.json")
     assert WidthLaw.load(tmp_path / "law.json") == law
     assert "30 trainings on 3 data sets (set 0, set 1, set 2)" in str(law)
-    assert law.assumption_for({"_target_": "PlainUNet"}, 2) is None
-    assert "no SegResNet in 3-D was measured" in law.assumption_for({"_target_": "monai.networks.nets.SegResNet"}, 3)
+    assert law.assumption_for({"_target_": "PlainUNet"}, 2, 5) is None
+    other = law.assumption_for({"_target_": "monai.networks.nets.SegResNet"}, 3, 1)
+    assert other.startswith("Assumption: no SegResNet of 1 widths in 3-D was measured; the law is of PlainUNet")
 
 
 @pytest.mark.parametrize(

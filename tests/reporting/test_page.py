@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import subprocess
 import sys
@@ -140,7 +141,19 @@ def test_the_scale_is_explained_with_all_that_vanishes():
 def test_the_page_refers_to_nothing_outside_and_shows_every_picture(tmp_path):
     for value, name in enumerate(PICTURES):
         (tmp_path / f"{name}.png").write_bytes(png(value))
+    training = {
+        "channels": "4-4",
+        "scale": "2",
+        "seed": 0,
+        "f1": 0.5,
+        "has_learned": True,
+        "file_bytes": 9,
+        "cost": 0.1,
+    }
+    found = {"words": ["found this & that"], "trainings": [{**training, "reason": "a first scale"}]}
+    (tmp_path / "search.json").write_text(json.dumps(found))
     save_html_report(tmp_path / "report.html", SCALED, record_of(SCALED))
+    (tmp_path / "search.json").unlink()
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     sources = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")]
