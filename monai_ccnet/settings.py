@@ -43,7 +43,8 @@ SETTINGS: dict[str, Setting] = {
     ),
     "confidence": Setting(
         "number above 0 and below 1 or none",
-        "probability with which a training is to keep the least score; without one the prediction is to keep it",
+        "probability with which a training is to keep the least score; without one the prediction alone is to keep it, "
+        "and if nothing is asked for it is 0.9 where the network was measured",
     ),
     "minimise": Setting("text", "what is to be small: `bytes`, `macs` or `memory`", ("bytes", "macs", "memory")),
     "max_cost": Setting(

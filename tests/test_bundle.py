@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_ccnet.bundle import check_calibration, check_profiles, constraints_from, measure_settings_for
+from monai_ccnet.bundle import (
+    check_calibration,
+    check_profiles,
+    constraints_from,
+    default_confidence,
+    measure_settings_for,
+)
 from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.constraints import AccuracyFloor, ComputeBudget, DiskBudget, LatencyBudget, MemoryBudget
-from monai_ccnet.degradation import DegradationModel
+from monai_ccnet.degradation import DegradationModel, WidthLaw
+from monai_ccnet.networks import NetworkFamily
 
 SHAPE = (1, 1, 32, 32)
 
@@ -39,6 +46,10 @@ def test_several_budgets_and_the_floor_that_nothing_asked_for():
     assert constraints_from(budget_bytes=[1000, 2000], default=None) == [DiskBudget(1000), DiskBudget(2000)]
     assert constraints_from(budget_bytes=[], default=None) == []
     assert constraints_from() == [AccuracyFloor(0.95)]
+    assert constraints_from(default_confidence=0.9) == [AccuracyFloor(0.95, 0.9)]
+    assert constraints_from(min_score=0.9, default_confidence=0.9) == [AccuracyFloor(0.9)], "a floor that was asked for"
+    assert constraints_from(min_score=0.9, confidence=0.8) == [AccuracyFloor(0.9, 0.8)]
+    assert constraints_from(budget_bytes=1000, default_confidence=0.9) == [DiskBudget(1000)]
 
 
 def test_a_data_set_is_measured_as_the_law_was_unless_asked_otherwise():
@@ -85,3 +96,13 @@ def test_sets_that_no_measure_tells_apart_are_not_trained_on():
     check_profiles([first, ComplexityProfile.published("melanoma")])
     with pytest.raises(ValueError, match="all data sets are equally complex by jpeg"):
         check_profiles([first, replace(first, dataset="other")])
+
+
+def test_a_default_floor_is_kept_surely_where_the_law_can_tell():
+    law = WidthLaw(1.5, 50.0, 0.03, 0.02, 0.01, network="PlainUNet", spatial_dims=2)
+    unet = NetworkFamily.of({"_target_": "monai_ccnet.networks.PlainUNet"})
+    other = NetworkFamily.of({"_target_": "monai.networks.nets.BasicUNet", "spatial_dims": 2})
+    assert default_confidence(unet, law) == 0.9
+    assert default_confidence(unet, replace(law, noise=0.05)) is None, "another full-size one keeps it less often"
+    assert default_confidence(other, law) is None
+    assert default_confidence(unet, DegradationModel.published("unet")) is None

@@ -26,6 +26,7 @@ from monai_ccnet.constraints import (
     DiskBudget,
     LatencyBudget,
     MemoryBudget,
+    Outlook,
     choose_scale,
     least_needed,
     trade_off,
@@ -35,7 +36,7 @@ from monai_ccnet.data import (
     DatasetFolder,
     load_image,
 )
-from monai_ccnet.degradation import Law
+from monai_ccnet.degradation import Law, WidthLaw
 from monai_ccnet.files import check_writable, file_digest
 from monai_ccnet.locks import hold, release
 from monai_ccnet.networks import NetworkFamily, save_weights
@@ -50,6 +51,7 @@ __all__ = [
     "check_constraints",
     "check_run",
     "constraints_from",
+    "default_confidence",
     "distributed",
     "hold_plan",
     "load_planned",
@@ -63,6 +65,7 @@ __all__ = [
 ]
 
 DEFAULT_FLOOR = 0.95
+_CONFIDENCE = 0.9
 
 
 NO_PICTURES = 'No pictures: pip install "monai_ccnet[figures]" for them.'
@@ -81,6 +84,7 @@ def constraints_from(
     count: str = "parameters",
     weights_format: str = "torch",
     default: float | None = DEFAULT_FLOOR,
+    default_confidence: float | None = None,
 ) -> list[Budget | AccuracyFloor]:
     """Return the constraints that a run's settings ask for.
 
@@ -96,6 +100,7 @@ def constraints_from(
         count: kind of weights that the disk budget counts beside the file.
         weights_format: format of the file, ``"torch"`` or ``"safetensors"``.
         default: the floor if nothing else is asked for; ``None`` for none.
+        default_confidence: probability with which that floor is to be kept.
 
     >>> print(*constraints_from(budget_bytes=250_000))
     at most 250,000 bytes on disk (parameters at 32 bits, and the file)
@@ -109,7 +114,22 @@ def constraints_from(
     asked += [ComputeBudget(each, shape) for each in _several(budget_macs)]
     asked += [LatencyBudget(each, shape) for each in _several(budget_latency_seconds)]
     asked += [AccuracyFloor(each, confidence) for each in _several(min_score)]
-    return asked or [AccuracyFloor(each, confidence) for each in _several(default)]
+    return asked or [AccuracyFloor(each, confidence or default_confidence) for each in _several(default)]
+
+
+def default_confidence(family: NetworkFamily, law: Law) -> float | None:
+    """Return the probability with which the default floor is to be kept; ``None`` where the law cannot tell.
+
+    That is 0.9, as far as another training of the full-size network itself keeps the floor so often.
+
+    Args:
+        family: the network.
+        law: the law that predicts.
+    """
+    if not isinstance(law, WidthLaw) or law.settings or not family.channels:
+        return None
+    surest = Outlook(family, None, None, law).probability(family.channels, DEFAULT_FLOOR)
+    return _CONFIDENCE if surest is not None and surest >= _CONFIDENCE else None
 
 
 def _several(given: Any) -> list[Any]:

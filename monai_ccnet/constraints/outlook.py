@@ -17,6 +17,7 @@ __all__ = ["Outlook"]
 
 # Least relative loss of score per decade of weights that a plan assumes, even if the law predicts less.
 _LEAST_LOSS = 1e-4
+_ROUNDING = 1e-6  # of a width: a network as small as the smallest that was measured is measured
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Outlook:
         """Return by what share a network exceeds the smallest that was measured; below 0 none so small was."""
         if isinstance(self.law, WidthLaw):
             least = min(self.law.narrowest, self._width(self.family.channels))
-            return self._width(channels) / least - 1 if least > 0 else math.inf
+            return self._width(channels) / least - 1 + _ROUNDING if least > 0 else math.inf
         return self.covered_compression / self.compression(channels) - 1
 
     @functools.cached_property

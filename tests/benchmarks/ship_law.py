@@ -449,7 +449,7 @@ def main() -> None:
         if not given.check:
             for name, rows in tables_of(records).items():
                 found[name] += rows
-    for name, rows in found.items():
+    for name, rows in ((name, rows) for name, rows in found.items() if rows):
         write_table(WIDTH_RECORDS / f"{name}.csv", rows)
         print(f"{name}.csv: {len(rows)} rows")
 

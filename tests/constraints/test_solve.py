@@ -2,6 +2,7 @@
 
 import bisect
 import itertools
+import json
 import os
 import time
 
@@ -544,3 +545,42 @@ def test_a_network_of_ones_own_is_narrowed_by_an_entry_in_a_config():
         compress(SMALL, DiskBudget(60_000), widths=entry, input_shape=(1, 1, 65, 64))
     assert plan.family.least == 2
     assert plan.channels == compress(SMALL, DiskBudget(60_000)).channels
+
+
+def test_a_floor_with_a_confidence_is_kept_by_the_smallest_network_that_is_so_sure():
+    law = WidthLaw(1.5, 50.0, 0.03, 0.02, 0.01, network="PlainUNet", spatial_dims=2, measure="mean", narrowest=2)
+    plans = {
+        each: compress(UNET, AccuracyFloor(0.95, each), degradation=law, layerwise=False) for each in (None, 0.6, 0.9)
+    }
+    for confidence, plan in plans.items():
+        if confidence is not None:
+            assert plan.probability >= confidence
+            narrower = plan.family.nearest([0.97 * plan.channels[-1] / plan.full_channels[-1]] * len(plan.channels))
+            width, full = plan.family.width(narrower), plan.family.width(plan.full_channels)
+            assert narrower == plan.channels or law.probability(0.95, width, full) < confidence
+        assert f"P(F1 >= 0.95 of full size) = {plan.probability:.2f}" in str(plan)
+    widths = [sum(plan.channels) for plan in plans.values()]
+    assert widths == sorted(widths)
+    assert str(plans[0.9].constraint).endswith("with a probability of 0.9")
+    assert CompressionPlan.from_dict(json.loads(json.dumps(plans[0.9].to_dict()))) == plans[0.9]
+
+
+def test_a_confidence_that_no_width_has_says_the_most_and_the_search():
+    law = WidthLaw(1.5, 50.0, 0.03, 0.02, 0.03, network="PlainUNet", spatial_dims=2)
+    with pytest.raises(InfeasibleConstraintError, match=r"itself reaches 95.0% with a probability of 0\.\d\d.*search"):
+        compress(UNET, AccuracyFloor(0.95, 0.95), degradation=law)
+    other = {"_target_": "monai.networks.nets.BasicUNet", "spatial_dims": 2}
+    with pytest.raises(InfeasibleConstraintError, match=r"no such network was measured.*search"):
+        compress(other, AccuracyFloor(0.95, 0.5), degradation=law, layerwise=False)
+    with pytest.raises(ValueError, match="confidence must lie in"):
+        AccuracyFloor(0.95, confidence=1.0)
+
+
+def test_a_law_in_width_predicts_without_a_profile_and_never_below_what_was_measured():
+    law = WidthLaw(1.5, 50.0, 0.0, 0.001, 0.001, network="PlainUNet", spatial_dims=2, measure="first", narrowest=4)
+    plan = compress(UNET, AccuracyFloor(0.5), degradation=law)
+    assert plan.channels[0] == 4
+    assert not plan.is_extrapolated
+    smaller = compress(UNET, DiskBudget(15_000), degradation=law)
+    assert smaller.is_extrapolated
+    assert "Extrapolation: no network so small was measured" in str(smaller)
