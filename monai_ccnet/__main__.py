@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "infer": ("inference.yaml",),
     "calibrate": ("calibrate.yaml",),
     "compare": ("compare.yaml",),
+    "audit": ("audit.yaml",),
 }
 _DOES = {
     "compress": "measure, plan under a constraint, train the narrowed network, evaluate it, report",
@@ -42,8 +43,13 @@ _DOES = {
     "infer": "segment images with the planned network",
     "calibrate": "measure how fast a network loses accuracy on your own data sets",
     "compare": "train every method at equal budgets, and tabulate",
+    "audit": "say what the network of a bundle needs and can be narrowed to, without data or training: audit FOLDER",
 }
-_FLAGS = {"--traceback": ("traceback", True), "--no-wait": ("wait", False)}  # which need no value
+_FLAGS = {
+    "--traceback": ("traceback", True),
+    "--no-wait": ("wait", False),
+    "--json": ("json", True),
+}  # which need no value
 _WORDS = {"true": True, "false": False, "null": None, "none": None}
 
 
@@ -109,6 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(words):
         print(_help(verb))
         return 0
+    if verb == "audit" and words and not words[0].startswith("--"):
+        words[:1] = ["--bundle_dir", words[0]]
     try:
         given = dict(_given(words))
     except ValueError as error:

@@ -16,13 +16,13 @@ registered: set[str] = set()  # the networks that the user named besides, by the
 
 _KEYS = ("_target_", "_desc_")  # of MONAI's keys the two that do nothing else than name
 _DOTTED = re.compile(r"(?!_)\w+(\.(?!__)\w+)*")
-_FETCHES = re.compile(r"pretrained|url|\bhub|hub_|checkpoint|^weights(_backbone)?$")
+_FETCHES = re.compile(r"pretrained|url|\bhub|hub_|(?<!use_)checkpoint|^weights(_backbone)?$")
 
 
 def fetches(name: str) -> bool:
     """Tell whether an argument of a network, by its name, makes it fetch weights from somewhere else.
 
-    >>> fetches("pretrained_url"), fetches("channels")
+    >>> fetches("pretrained_url"), fetches("use_checkpoint")
     (True, False)
     """
     return _FETCHES.search(name) is not None

@@ -29,6 +29,8 @@ SETTINGS: dict[str, Setting] = {
     "dataset_dir": Setting("path", "folder of the data set, with its `dataset.json`"),
     "output_dir": Setting("path", "folder for what the run leaves"),
     "bundle_root": Setting("path", "folder of the bundle"),
+    "bundle_dir": Setting("path or none", "folder of a bundle, whose code is trusted and run"),
+    "json": Setting("True or False", "whether the result is printed as JSON, for machines"),
     "device": Setting("any", "torch device of training and evaluation"),
     # what must hold
     "budget_bytes": Setting("whole number from 1 or none", "largest size of the file of weights, in bytes"),

@@ -1,5 +1,6 @@
 """What the configs of the bundle call: each function does what one of their lines says."""
 
+from monai_ccnet.bundle.audit import audit, audit_words, print_audit
 from monai_ccnet.bundle.runs import (
     NO_PICTURES,
     ceiling_for,
@@ -36,6 +37,8 @@ from monai_ccnet.bundle.sweeps import (
 __all__ = [
     "NO_PICTURES",
     "NothingLearnedError",
+    "audit",
+    "audit_words",
     "ceiling_for",
     "check_calibration",
     "check_constraints",
@@ -54,6 +57,7 @@ __all__ = [
     "measure_by_law",
     "measure_for_calibration",
     "measure_settings_for",
+    "print_audit",
     "reading_of",
     "save_calibration",
     "save_comparison",

@@ -51,7 +51,7 @@ def compress(
     layerwise: bool = True,
     allocation: str | None = None,
     input_shape: Sequence[int] | None = None,
-    widths: Widths | Mapping[str, Any] | None = None,
+    widths: Widths | Mapping[str, Any] | str | None = None,
     scale: int | Sequence[int] | str = 1,
     ceiling: LabelCeiling | None = None,
     image_shape: Sequence[int] | None = None,
@@ -93,7 +93,7 @@ def compress(
             ``None``, one image of 128 x 128 pixels (the paper's patches) or 64 x 64 x 64 voxels, or of the next size
             that the network takes.
         widths: location of the widths, needed if the network is not in :data:`~monai_ccnet.networks.WIDTHS`, unless the
-            plan is for a scale alone.
+            plan is for a scale alone; ``"auto"`` finds it.
         scale: factor by which the network averages its input down, see :class:`~monai_ccnet.networks.AtScale`: a whole
             number, one for each axis, ``"auto"`` for the coarsest at which the labels lose next to nothing
             (:func:`~monai_ccnet.constraints.choose_scale`), or ``"any"`` for that or, if no width meets the constraints
@@ -147,7 +147,7 @@ def compress(
 
 def family_of(
     network_def: Mapping[str, Any] | NetworkFamily,
-    widths: Widths | Mapping[str, Any] | None = None,
+    widths: Widths | Mapping[str, Any] | str | None = None,
     scale: int | Sequence[int] | str = 1,
 ) -> NetworkFamily:
     """Return the family of a network; one that cannot be narrowed has no widths, if it is to work at a scale.
@@ -398,7 +398,7 @@ def compress_once(
     constraint: Constraint | Sequence[Constraint],
     *,
     input_shape: Sequence[int] | None = None,
-    widths: Widths | Mapping[str, Any] | None = None,
+    widths: Widths | Mapping[str, Any] | str | None = None,
     **given: Any,
 ) -> CompressionPlan:
     """Return the plan in a file if it was made with the same arguments; otherwise make and save one.

@@ -3,6 +3,7 @@
 from monai_ccnet.networks.building import build_network, network_def_of, register_network
 from monai_ccnet.networks.cumedvision import CUMedVision
 from monai_ccnet.networks.family import NetworkFamily, narrow
+from monai_ccnet.networks.finding import find_widths, spatial_dims_of
 from monai_ccnet.networks.int8 import dequantized, kernel_axes, quantized, reads_int8
 from monai_ccnet.networks.latency import Latency, LatencyComparison, compare_latency, measure_latency
 from monai_ccnet.networks.loading import WeightsError, load_weights, read_weights
@@ -42,6 +43,7 @@ __all__ = [
     "dequantized",
     "divisor_of",
     "file_bytes",
+    "find_widths",
     "follow_forward",
     "follow_training",
     "inner_def",
@@ -60,5 +62,6 @@ __all__ = [
     "register_network",
     "save_weights",
     "scale_of",
+    "spatial_dims_of",
     "weights_name",
 ]

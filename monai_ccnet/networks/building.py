@@ -42,6 +42,8 @@ def network_def_of(network: Any) -> dict[str, Any]:
     """
     if isinstance(network, functools.partial):
         config = {"_target_": f"{network.func.__module__}.{network.func.__qualname__}", **network.keywords}
+    elif inspect.isclass(network):  # of a config without arguments
+        config = {"_target_": f"{network.__module__}.{network.__qualname__}"}
     elif isinstance(network, Mapping):
         config = {key: value for key, value in network.items() if key != "_mode_"}
     else:
@@ -170,15 +172,15 @@ _FILLS = {
 class _ShapesOnly(TorchFunctionMode):
     """Mode in which a network is built on the meta device.
 
-    ``torch.linspace`` stays on the CPU, because some networks read its values while they are built (SwinUNETR: the drop
-    rates of its layers). The initialisation of meta tensors is skipped, which saves time.
+    ``torch.linspace`` and ``torch.arange`` stay on the CPU, because some networks read their values while they are
+    built (SwinUNETR: the drop rates of its layers). The initialisation of meta tensors is skipped, which saves time.
     """
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func in _FILLS and (filled := args[0] if args else kwargs["tensor"]).is_meta:
             return filled
-        if func is torch.linspace:
+        if func in (torch.linspace, torch.arange):
             kwargs.setdefault("device", "cpu")
         return func(*args, **kwargs)
 

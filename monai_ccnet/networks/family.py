@@ -18,6 +18,7 @@ from monai_ccnet.networks.building import (
     target_of,
     without_fetching,
 )
+from monai_ccnet.networks.finding import find_widths
 from monai_ccnet.networks.scaling import AtScale, inner_def, is_at_scale, scale_of, wrapped_def
 from monai_ccnet.networks.size import NetworkSize, network_size
 from monai_ccnet.networks.widths import Widths, check_shape, default_input_shape, divisor_of, widths_entry
@@ -76,13 +77,13 @@ class NetworkFamily(Value):
         object.__setattr__(self, "_sizes", {})  # no field: it is neither compared nor written
 
     @classmethod
-    def of(cls, network_def: Any, widths: Widths | Mapping[str, Any] | None = None) -> NetworkFamily:
+    def of(cls, network_def: Any, widths: Widths | Mapping[str, Any] | str | None = None) -> NetworkFamily:
         """Return the family of a network; of :class:`~monai_ccnet.networks.AtScale` that of its inner network.
 
         Args:
             network_def: the full-size network's MONAI config, ``{"_target_": ..., ...}``, with references resolved.
             widths: location of its widths, needed if it is not in :data:`~monai_ccnet.networks.WIDTHS`; a dictionary
-                in a bundle's YAML.
+                in a bundle's YAML, or ``"auto"`` for what :func:`~monai_ccnet.networks.find_widths` finds.
 
         Raises:
             ValueError: if the location of the network's widths is unknown, or its widths are invalid.
@@ -92,7 +93,10 @@ class NetworkFamily(Value):
         ((64, 128, 256), (1, 2, 4), [8, 8, 8])
         """
         scale, given, own_divisor = _unscaled(network_def)
-        entry = Widths(**widths) if isinstance(widths, Mapping) else widths or widths_entry(given)
+        if isinstance(widths, str) and widths != "auto":
+            raise ValueError(f"widths must be 'auto' or {{argument: ..., scales: [...]}}, got {shown(widths)}.")
+        found = find_widths(given) if isinstance(widths, str) else widths
+        entry = Widths(**found) if isinstance(found, Mapping) else found or widths_entry(given)
         network_def = _offline(given)
         arguments, name = arguments_of(network_def), target_of(network_def)
         raw = entry.widths_of(arguments)

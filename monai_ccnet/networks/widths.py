@@ -181,9 +181,9 @@ def widths_entry(network_def: NetworkDef) -> Widths:
     name = target.rsplit(".", 1)[-1]
     if name not in WIDTHS:
         raise ValueError(
-            f"it is not known where {target!r} holds its widths; known networks are {sorted(WIDTHS)}. Add yours with "
-            f"monai_ccnet.networks.WIDTHS[{name!r}] = Widths('channels', [1, 2, 4, 8, 16]), or in a config as "
-            "widths: {argument: channels, scales: [1, 2, 4, 8, 16]}."
+            f"it is not known where {target!r} holds its widths; known networks are {sorted(WIDTHS)}. Find out with "
+            "widths: auto, or say it in a config as widths: {argument: channels, scales: [1, 2, 4, 8, 16]}, in Python "
+            f"with monai_ccnet.networks.WIDTHS[{name!r}] = Widths('channels', [1, 2, 4, 8, 16])."
         )
     return WIDTHS[name]
 

@@ -1,0 +1,326 @@
+"""What another bundle's network needs, what it can be narrowed to, or why not: without data, weights or training."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle.config_parser import ConfigParser
+
+from monai_ccnet import bundle_root
+from monai_ccnet.configs import as_described
+from monai_ccnet.constraints import ladder
+from monai_ccnet.ending import root_cause
+from monai_ccnet.networks import WIDTHS, NetworkFamily, find_widths, network_def_of, network_size
+from monai_ccnet.networks.size import disk_bytes
+
+__all__ = ["audit", "audit_words", "print_audit"]
+
+_BITS = (32, 16, 8)
+_SCALES = (2, 4)
+_STEPS = 3  # of the ladder above the smallest network
+_FIRST = ("network_def", "network", "net", "model", "generator")
+_KINDS = (".json", ".yaml", ".yml")
+
+
+def audit(bundle_dir: str | os.PathLike | None) -> dict[str, Any]:
+    """Return what is known of a bundle's network, in JSON types.
+
+    To name a bundle is to trust it: its ``$`` expressions and its own classes are run. Nothing is downloaded, and no
+    weights are read.
+
+    Args:
+        bundle_dir: folder of the bundle, with its ``configs``.
+
+    Raises:
+        ValueError: if no folder is given.
+        FileNotFoundError: if there is no such folder or no config in it.
+    """
+    if not bundle_dir:
+        raise ValueError("name the bundle: monai-ccnet audit FOLDER.")
+    folder = Path(bundle_dir)
+    file = _config_of(folder)
+    found: dict[str, Any] = {"bundle": folder.resolve().name, "config": os.path.relpath(file, folder)}
+    with _importing(folder):
+        parser = _parser(file, folder)
+        try:
+            name, network = _network(parser)
+        except Exception as error:
+            named = parser.get("network_def")
+            kind = {"network": _class(named), "id": "network_def"} if isinstance(named, Mapping) else {}
+            return {**found, **kind, "reason": f"its network cannot be described: {_one_line(error)}"}
+        found["id"] = name
+        shape, windows = _input_of(folder, parser, network)
+        try:
+            if isinstance(network, torch.nn.Module):
+                return {**found, **_whole(network), "reason": _EXPRESSION.format(name=name)}
+            known = _known(network, shape, windows)
+            return {**found, **known, "commands": _commands(folder, file, parser, known)}
+        except Exception as error:
+            return {**found, "network": _class(network), "reason": _one_line(error)}
+
+
+_EXPRESSION = (
+    "{name} is an expression, which builds the network without saying its arguments: to narrow it, describe it as a "
+    "class with _target_. Its weights can be stored at fewer bits."
+)
+
+
+def _config_of(folder: Path) -> Path:
+    """Return the config that says most of the training: train, or else inference, or else any with a network."""
+    configs = folder / "configs"
+    if not configs.is_dir():
+        raise FileNotFoundError(f"{configs} is missing: give the folder of a bundle, which holds its configs.")
+    names = [f"{name}{kind}" for name in ("train", "inference", "evaluate") for kind in _KINDS]
+    others = sorted(path.name for path in configs.iterdir() if path.suffix in _KINDS and path.stem != "metadata")
+    for name in (*names, *others):
+        if (configs / name).is_file():
+            return configs / name
+    raise FileNotFoundError(f"{configs} holds no config: give the folder of a bundle.")
+
+
+@contextlib.contextmanager
+def _importing(folder: Path) -> Iterator[None]:
+    """Let the bundle's own packages be imported, and nothing else of it be left behind."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(folder.resolve())):
+                del sys.modules[name]
+
+
+def _parser(file: Path, folder: Path) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config(str(file))
+    parser["bundle_root"] = str(folder)
+    for line in parser.get("imports", []):
+        with contextlib.suppress(Exception):  # what the network does not need may be missing here
+            ConfigParser({"line": line}).get_parsed_content("line")
+    return parser
+
+
+def _network(parser: ConfigParser) -> tuple[str, Any]:
+    """Return the id of the network and its config, or the network itself where only an expression says it.
+
+    Raises:
+        ValueError: if no id holds a network.
+    """
+    config = parser.get()
+    named = [key for key in _FIRST if isinstance(config.get(key), Mapping) and "_target_" in config[key]]
+    named += [key for key, value in config.items() if key.endswith("_def") and isinstance(value, Mapping)]
+    for key in named:
+        parser[key] = as_described(config[key])
+        return key, network_def_of(parser.get_parsed_content(key))
+    if isinstance(config.get("network_def"), str):
+        with torch.device("meta"):
+            built = parser.get_parsed_content("network_def")
+        if isinstance(built, torch.nn.Module):
+            return "network_def", built
+    raise ValueError(f"no id among {', '.join(_FIRST)} holds a network with _target_")
+
+
+def _input_of(folder: Path, parser: ConfigParser, network: Any) -> tuple[tuple[int, ...] | None, str]:
+    """Return the shape of the input that the bundle's sliding window gives its network, and words on it."""
+    parsers = [parser]
+    for kind in _KINDS:
+        if (path := folder / "configs" / f"inference{kind}").is_file():
+            parsers.insert(0, _parser(path, folder))
+    channels = network.get("in_channels", 1) if isinstance(network, Mapping) else 1
+    for each in parsers:
+        for place in _windows(each.get()):
+            with contextlib.suppress(Exception):
+                roi = each.get_parsed_content(f"{place}::roi_size")
+                given = each.get(f"{place}::sw_batch_size") is not None
+                batch = int(each.get_parsed_content(f"{place}::sw_batch_size")) if given else 1
+                lengths = [int(length) for length in roi]
+                if all(length > 0 for length in lengths):
+                    return (batch, int(channels), *lengths), f"{batch} windows of {' x '.join(map(str, lengths))}"
+    return None, ""
+
+
+def _windows(config: Any, place: str = "") -> Iterator[str]:
+    """Yield the ids of sliding windows in a config."""
+    if isinstance(config, Mapping):
+        if str(config.get("_target_", "")).endswith("SlidingWindowInferer"):
+            yield place
+        for key, value in config.items():
+            yield from _windows(value, f"{place}::{key}" if place else str(key))
+    elif isinstance(config, list):
+        for index, value in enumerate(config):
+            yield from _windows(value, f"{place}::{index}")
+
+
+def _whole(network: torch.nn.Module) -> dict[str, Any]:
+    size = network_size(network)
+    return {
+        "network": type(network).__name__,
+        "parameters": size.parameters,
+        "file_bytes": {str(bits): disk_bytes(network, bits) for bits in _BITS},
+    }
+
+
+def _known(network: Mapping[str, Any], shape: tuple[int, ...] | None, windows: str) -> dict[str, Any]:
+    """Return the sizes of a network that its config describes, and those of narrower ones."""
+    found: dict[str, Any] = {"network": _class(network), "windows": windows}
+    try:
+        family, reason = _family(network, found), None
+    except ValueError as error:
+        family, reason = None, _one_line(error)
+    whole = network_size(network)
+    found["parameters"] = whole.parameters
+    found["file_bytes"] = {str(bits): disk_bytes(network, bits) for bits in _BITS}
+    if family is None:
+        return {**found, "reason": reason}
+    input_shape = shape or family.input_shape
+    with contextlib.suppress(ValueError):
+        family.check_input_shape(input_shape)
+        found |= _sizes(family, input_shape)
+    rungs = ladder(family, "taper" if family.layerwise else None)
+    smallest = disk_bytes(family.at(rungs[0]), 8)
+    return {
+        **found,
+        "full_channels": list(family.channels),
+        "argument": family.argument if isinstance(family.argument, str) else list(family.argument),
+        "narrower": [
+            {
+                "channels": list(channels),
+                "file_bytes": {str(bits): disk_bytes(family.at(channels), bits) for bits in _BITS},
+                "saves": round(1 - disk_bytes(family.at(channels)) / found["file_bytes"]["32"], 4),
+            }
+            for channels in rungs[: _STEPS + 1]
+        ],
+        "budgets": [smallest, found["file_bytes"]["32"]],
+    }
+
+
+def _family(network: Mapping[str, Any], found: dict[str, Any]) -> NetworkFamily:
+    """Return the family of a network; where its widths are in no table they are found, and noted.
+
+    Raises:
+        ValueError: if nothing narrows it.
+    """
+    if _class(network).rsplit(".", 1)[-1] in WIDTHS:
+        return NetworkFamily.of(network)
+    entry = find_widths(network)
+    names = ("argument", "scales", "multiple", "least", "input_size")
+    found["widths"] = {name: getattr(entry, name) for name in names if getattr(entry, name) is not None}
+    return NetworkFamily.of(network, entry)
+
+
+def _sizes(family: NetworkFamily, input_shape: Sequence[int]) -> dict[str, Any]:
+    size = family.size(family.channels, input_shape, scale=1)
+    found: dict[str, Any] = {
+        "input_shape": list(input_shape),
+        "macs": size.macs,
+        "memory_bytes": size.state_bytes + (size.activation_bytes or 0),
+        "scales": {},
+    }
+    for scale in () if family.has_fixed_size else _SCALES:
+        coarse = family.size(family.channels, input_shape, scale)
+        found["scales"][str(scale)] = {
+            "macs": coarse.macs,
+            "memory_bytes": coarse.state_bytes + (coarse.activation_bytes or 0),
+            "windows": math.prod([scale] * family.spatial_dims),
+        }
+    return found
+
+
+def _commands(folder: Path, file: Path, parser: ConfigParser, known: Mapping[str, Any]) -> list[str]:
+    """Return the commands that compress, evaluate and infer with the bundle's own ids; none if nothing narrows it."""
+    if "narrower" not in known:
+        return []
+    overlay, given = bundle_root() / "configs" / "overlay", f"--bundle_root {folder} --dataset_dir DATA"
+    run_id = "" if "run" in parser.get() else next((f" --run_id {key}" for key in _running(parser.get())), "")
+    data = "" if parser.get("train::dataset::data") is not None else ' --complexity_data "@ID_OF_THEIR_TRAINING_LIST"'
+    data += " --widths auto" if "widths" in known else ""
+    commands = [
+        f"python -m monai.bundle run --config_file \"['{file}','{overlay / 'compress.yaml'}']\" {given} "
+        f"--budget_bytes N{run_id}{data}"
+    ]
+    for name, before in (("evaluate", f"'{file}',"), ("inference", "")):
+        for kind in _KINDS:
+            if (path := folder / "configs" / f"{name}{kind}").is_file():
+                files = f"[{before}'{path}','{overlay / 'planned.yaml'}']"
+                commands.append(f'python -m monai.bundle run --config_file "{files}" {given}')
+    return commands
+
+
+def _running(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the ids of lists that run something."""
+    for key, value in config.items():
+        if isinstance(value, list) and any(isinstance(each, str) and ".run()" in each for each in value):
+            yield key
+
+
+def _class(network: Any) -> str:
+    return str(network.get("_target_", "a dictionary")) if isinstance(network, Mapping) else type(network).__name__
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(root_cause(error)).split())[:400]
+
+
+def audit_words(found: Mapping[str, Any]) -> list[str]:
+    """Return an audit in words.
+
+    Args:
+        found: what :func:`audit` returned.
+    """
+    lines = [
+        f"Trusted, since it was named: the expressions and classes of {found['bundle']} were run. Nothing was "
+        "downloaded, and no weights were read."
+    ]
+    if "network" not in found:
+        return [*lines, f"{found['bundle']} ({found['config']}): {found['reason']}."]
+    lines.append(f"{found['bundle']} ({found['config']}): {found['id']} is {found['network']}.")
+    if "parameters" in found:
+        sizes = ", ".join(f"{found['file_bytes'][str(bits)]:,} at {bits} bits" for bits in _BITS)
+        lines.append(f"{found['parameters']:,} parameters; bytes of the file: {sizes}.")
+    if "macs" in found:
+        shape = " x ".join(map(str, found["input_shape"]))
+        lines.append(
+            f"For {found['windows'] or 'one input'}, {shape}: {found['macs'] / 1e9:,.1f} billion multiply-adds, "
+            f"{found['memory_bytes'] / 1e6:,.0f} MB of weights and activations."
+        )
+        lines += [
+            f"At 1/{scale} of the resolution: {each['macs'] / 1e9:,.1f} billion, {each['memory_bytes'] / 1e6:,.0f} MB, "
+            f"or one window in the place of {each['windows']}."
+            for scale, each in found["scales"].items()
+        ]
+    if "narrower" in found:
+        full = "-".join(map(str, found["full_channels"]))
+        where = f" (found by trying; to keep it: widths: {json.dumps(found['widths'])})" if "widths" in found else ""
+        lines.append(
+            f"It is narrowed by {found['argument']}, {full} at full size{where}. The smallest, and the next steps:"
+        )
+        lines += [
+            f"  {'-'.join(map(str, each['channels']))}: "
+            + ", ".join(f"{each['file_bytes'][str(bits)]:,} bytes at {bits} bits" for bits in _BITS)
+            for each in found["narrower"]
+        ]
+        least, most = found["budgets"]
+        lines.append(f"Budgets that it can meet: from {least:,} bytes (8 bits) to {most:,}.")
+        if (saved := found["narrower"][0]["saves"]) < 0.5:
+            lines.append(f"Narrowing saves {saved:.0%} at most: the rest of the network stays. Take a smaller one.")
+    if reason := found.get("reason"):
+        lines.append(f"{'It cannot be narrowed' if 'parameters' in found else 'It cannot be built here'}: {reason}")
+        if "file_bytes" in found:
+            lines.append(f"What can be had: its weights at 8 bits, {found['file_bytes']['8']:,} bytes.")
+    return [*lines, *found.get("commands", [])]
+
+
+def print_audit(bundle_dir: str | os.PathLike | None, as_json: bool = False) -> None:
+    """Print the audit of a bundle, in words or as JSON."""
+    found = audit(bundle_dir)
+    print(json.dumps(found, indent=2) if as_json else "\n".join(audit_words(found)))

@@ -1,0 +1,149 @@
+"""The audit of other people's bundles, of every shape that they come in."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+import monai_ccnet
+from monai_ccnet.__main__ import main
+from monai_ccnet.bundle import audit, audit_words
+from monai_ccnet.networks import build_network, network_size
+from monai_ccnet.networks.size import disk_bytes
+
+UNET = {
+    "_target_": "UNet",
+    "spatial_dims": 3,
+    "in_channels": 1,
+    "out_channels": 2,
+    "channels": [16, 32, 64],
+    "strides": [2, 2],
+}
+WINDOWS = {"_target_": "SlidingWindowInferer", "roi_size": "@patch", "sw_batch_size": 4, "overlap": 0.5}
+TRAIN = {
+    "imports": ["$import glob", "$import nothing_of_this_name"],
+    "bundle_root": ".",
+    "dataset_dir": "/data",
+    "patch": [32, 32, 16],
+    "device": "$torch.device('cuda')",
+    "network_def": UNET,
+    "network": "$@network_def.to(@device)",
+    "train": {"dataset": {"_target_": "CacheDataset", "data": "$sorted(glob.glob(@dataset_dir))"}},
+    "validate": {"inferer": WINDOWS},
+    "run": ["$@train#trainer.run()"],
+}
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """Return a function that writes a bundle."""
+
+    def write(train, name="train.json", **others):
+        folder = tmp_path / "theirs"
+        (folder / "configs").mkdir(parents=True, exist_ok=True)
+        (folder / "configs" / "metadata.json").write_text("{}")
+        for file, content in {name: train, **others}.items():
+            (folder / "configs" / file).write_text(json.dumps(content))  # JSON is YAML
+        return folder
+
+    return write
+
+
+def test_a_known_network_with_its_own_windows(bundle):
+    found = audit(bundle(TRAIN, **{"inference.json": {"network_def": UNET}}))
+    size = network_size(UNET, (4, 1, 32, 32, 16))
+    assert found["network"] == "monai.networks.nets.unet.UNet"
+    assert found["parameters"] == size.parameters
+    assert found["file_bytes"] == {str(bits): disk_bytes(UNET, bits) for bits in (32, 16, 8)}
+    assert (found["macs"], found["input_shape"]) == (size.macs, [4, 1, 32, 32, 16])
+    assert found["memory_bytes"] == size.state_bytes + size.activation_bytes
+    assert found["scales"]["2"]["macs"] < found["macs"] / 6
+    smallest, *steps = found["narrower"]
+    assert len(steps) == 3
+    sizes = [each["file_bytes"]["32"] for each in (smallest, *steps)]
+    assert sizes == sorted(sizes)
+    narrowed = {**UNET, "channels": steps[-1]["channels"]}
+    assert steps[-1]["file_bytes"]["8"] == disk_bytes(narrowed, 8)
+    assert build_network(narrowed)
+    assert found["budgets"] == [smallest["file_bytes"]["8"], found["file_bytes"]["32"]]
+    words = audit_words(found)
+    assert words[0].startswith("Trusted, since it was named")
+    assert any("4 windows of 32 x 32 x 16" in line for line in words)
+    assert [line for line in words if "overlay/compress.yaml" in line and "--budget_bytes N" in line]
+
+
+def test_ids_that_their_commands_need(bundle):
+    changed = {key: value for key, value in TRAIN.items() if key not in ("run", "train")}
+    compress, *_ = audit(bundle({**changed, "training": ["$@trainer.run()"]}, name="train.yaml"))["commands"]
+    assert "--run_id training" in compress
+    assert "--complexity_data" in compress
+    assert "configs/train.yaml" in compress
+
+
+def test_a_class_of_their_own_is_probed_and_left_behind_nowhere(bundle):
+    folder = bundle({**TRAIN, "network_def": {"_target_": "their_code.net.Own", "in_channels": 1, "filters": 24}})
+    (folder / "their_code").mkdir()
+    (folder / "their_code" / "__init__.py").write_text("")
+    (folder / "their_code" / "net.py").write_text(
+        "import torch\n"
+        "class Own(torch.nn.Sequential):\n"
+        "    def __init__(self, in_channels, filters=8, spatial_dims=3):\n"
+        "        conv = torch.nn.Conv3d\n"
+        "        norm = torch.nn.GroupNorm(4, filters)\n"
+        "        super().__init__(conv(in_channels, filters, 3, padding=1), norm, conv(filters, 2, 1))\n"
+    )
+    found = audit(folder)
+    assert found["widths"] == {"argument": "filters", "scales": [1], "multiple": 4, "least": 4}
+    assert [each["channels"] for each in found["narrower"]] == [[4], [8], [12], [16]]
+    assert "--widths auto" in found["commands"][0]
+    assert "to keep it: widths:" in " ".join(audit_words(found))
+    assert "their_code" not in sys.modules
+    assert str(folder) not in sys.path
+
+
+@pytest.mark.parametrize(
+    ("network_def", "word"),
+    [
+        ("$torch.nn.Conv2d(1, 2, 3)", "is an expression"),
+        ({"_target_": "monai.networks.nets.HoVerNet"}, "HoVerNet narrows it alone"),
+        ({"_target_": "UNet", "img_size": 3}, "unexpected keyword argument 'img_size'"),
+        ({"_target_": "nowhere.Net"}, "nowhere"),
+        ("$open('/no/such/file')", "No such file"),
+        (None, "no id among network_def"),
+    ],
+)
+def test_what_cannot_be_narrowed_has_its_reason_and_never_a_traceback(bundle, network_def, word):
+    train = {**TRAIN, "network_def": network_def}
+    del train["network"]
+    found = audit(bundle(train))
+    assert word in found["reason"]
+    assert "narrower" not in found
+    words = " ".join(audit_words(found))
+    assert word in words
+    assert ("What can be had: its weights at 8 bits" in words) == ("file_bytes" in found)
+
+
+def test_a_backbone_that_stays_is_said_before_anything_is_measured(bundle):
+    flexible = {"_target_": "FlexibleUNet", "in_channels": 3, "out_channels": 2, "backbone": "efficientnet-b0"}
+    found = audit(bundle({**TRAIN, "network_def": {**flexible, "spatial_dims": 2, "pretrained": True}}))
+    assert found["narrower"][0]["saves"] < 0.5
+    assert "at most: the rest of the network stays" in " ".join(audit_words(found))
+
+
+def test_the_verb_prints_words_or_json_and_says_what_is_missing(bundle, tmp_path, capsys):
+    folder = bundle(TRAIN)
+    assert main(["audit", str(folder)]) == 0
+    assert "narrowed by channels, 16-32-64 at full size" in capsys.readouterr().out
+    assert main(["audit", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["full_channels"] == [16, 32, 64]
+    assert main(["audit", str(tmp_path)]) == 1
+    assert "configs is missing: give the folder of a bundle" in capsys.readouterr().err
+    assert main(["audit"]) == 1
+    assert "name the bundle: monai-ccnet audit FOLDER" in capsys.readouterr().err
+
+
+def test_it_looks_at_this_bundle_too():
+    found = audit(monai_ccnet.bundle_root())
+    assert found["network"].endswith("PlainUNet") or "reason" in found
+    assert torch.get_default_device() == torch.device("cpu")
