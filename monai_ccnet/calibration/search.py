@@ -24,7 +24,8 @@ from monai_ccnet.scales import Scale, resolution_words
 __all__ = ["Rung", "Search", "Step", "Training", "next_step"]
 
 _IMAGES = 30  # of a test part on which the law's noise was measured; fewer held-out images scatter more
-_LEAST_VALUE = 0.02  # in logs of the size, below which another training is not worth its cost
+_PRICE = 10.0  # in logs of the size, of as many multiply-adds as one training of the full-size network takes
+_LEAST_VALUE = 0.02  # in logs of the size, below which another training is not worth its time
 _NO_ANSWER = 0.7  # in logs of the size, what it is worth to have an answer at all
 _OUTCOMES, _OUTCOME_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 
@@ -211,15 +212,15 @@ def _choose(search: Search, trainings: Sequence[Training], known: _Known, left: 
     answer = _answer(search, sure)
     now = _worth(search, sure)
     values = [
-        ((now - _expected(search, trainings, known, rung)) / rung.cost, rung)
+        (now - _expected(search, trainings, known, rung) - _PRICE * rung.cost, rung)
         for rung in (*search.rungs[known.best], *_climbers(search, trainings, known))
         if len(_runs(trainings, rung)) < search.most_seeds and rung.cost <= left
     ]
     value, rung = max(values, key=lambda each: each[0], default=(0.0, None))
-    if rung is not None and value * rung.cost > (_LEAST_VALUE if answer else 0.0):
+    if rung is not None and (value > _LEAST_VALUE or answer is None):
         seed = len(_runs(trainings, rung))
         where = f"{_words(rung)} at {resolution_words(rung.scale)}"
-        return Step(((rung, seed),), None, 0.0, f"{where}{' again' if seed else ''}: decides most for its cost")
+        return Step(((rung, seed),), None, 0.0, f"{where}{' again' if seed else ''}: decides most")
     if answer is not None:
         return Step((), answer, sure[answer], "sure enough")
     most = max(sure.values())

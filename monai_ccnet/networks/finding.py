@@ -1,4 +1,4 @@
-"""Where a network that is in no table holds its widths, found by trying: by which argument it narrows, in what steps."""
+"""Where a network that is in no table holds its widths, found by trying on the meta device."""
 
 from __future__ import annotations
 
