@@ -173,17 +173,16 @@ def _whole(network: torch.nn.Module) -> dict[str, Any]:
 def _known(network: Mapping[str, Any], shape: tuple[int, ...] | None, windows: str) -> dict[str, Any]:
     """Return the sizes of a network that its config describes, and those of narrower ones."""
     found: dict[str, Any] = {"network": _class(network), "windows": windows}
+    found["parameters"] = network_size(network).parameters
+    found["file_bytes"] = {str(bits): disk_bytes(network, bits) for bits in _BITS}
     try:
         family, reason = _family(network, found), None
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:  # the last two by its own code
         family, reason = None, _one_line(error)
-    whole = network_size(network)
-    found["parameters"] = whole.parameters
-    found["file_bytes"] = {str(bits): disk_bytes(network, bits) for bits in _BITS}
     if family is None:
         return {**found, "reason": reason}
     input_shape = shape or family.input_shape
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, TypeError, RuntimeError):  # it takes more than an image
         family.check_input_shape(input_shape)
         found |= _sizes(family, input_shape)
     rungs = ladder(family, "taper" if family.layerwise else None)

@@ -61,6 +61,9 @@ _NO_WIDTHS = frozenset(
         "latent_shape",
         "in_shape",
         "latent_size",
+        "out_classes",
+        "classes",
+        "reduction",
         "num_res_layers",
     ]
 )
