@@ -18,8 +18,9 @@ from monai_ccnet import bundle_root
 from monai_ccnet.configs import as_described
 from monai_ccnet.constraints import ladder
 from monai_ccnet.ending import root_cause
-from monai_ccnet.networks import WIDTHS, NetworkFamily, find_widths, network_def_of, network_size
+from monai_ccnet.networks import NetworkFamily, find_widths, network_def_of, network_size
 from monai_ccnet.networks.size import disk_bytes
+from monai_ccnet.networks.widths import known_widths
 
 __all__ = ["audit", "audit_words", "print_audit"]
 
@@ -209,7 +210,7 @@ def _family(network: Mapping[str, Any], found: dict[str, Any]) -> NetworkFamily:
     Raises:
         ValueError: if nothing narrows it.
     """
-    if _class(network).rsplit(".", 1)[-1] in WIDTHS:
+    if known_widths(network):
         return NetworkFamily.of(network)
     entry = find_widths(network)
     names = ("argument", "scales", "multiple", "least", "input_size")

@@ -188,6 +188,7 @@ class CompressionPlan(Value):
             f"({self.compression:.1f}x fewer), a file of {self.size.file_bytes:,} bytes at 32 bits instead of "
             f"{self.full_size.file_bytes:,}.",
         ]
+        lines += self._budget_lines
         if self.size.macs is not None and self.full_size.macs is not None and self.size.activation_bytes is not None:
             shape = " x ".join(map(str, self.size.input_shape or ()))
             lines.append(
@@ -224,6 +225,22 @@ class CompressionPlan(Value):
             if self.assumption is not None:
                 lines.append(self.assumption)
         return "\n".join(lines)
+
+    @property
+    def _budget_lines(self) -> list[str]:
+        """What the file takes of each disk budget, and what the next width would need where all stages share one."""
+        lines = []
+        for each in self.constraints:
+            if not isinstance(each, DiskBudget):
+                continue
+            needed = each.needed(self.network_def)
+            words = f"Of {each.max_bytes:,} bytes at {each.bits_per_weight} bits it takes {needed:,}"
+            words += f"; {each.max_bytes - needed:,} are left" if needed <= each.max_bytes else ""
+            if len(self.channels) == 1 and self.channels[0] < self.full_channels[0]:
+                wider = (self.channels[0] + self.family.multiples[0],)
+                words += f", and {wider[0]} channels would need {each.needed(self.family.at(wider)):,}"
+            lines.append(f"{words}.")
+        return lines
 
     @property
     def scale_lines(self) -> list[str]:

@@ -30,11 +30,10 @@ from monai_ccnet.constraints.scale import coarser_scales, working_scale
 from monai_ccnet.constraints.search import crossing
 from monai_ccnet.degradation import DegradationModel, Law, law_named
 from monai_ccnet.names import named_in
-from monai_ccnet.networks.building import network_def_of, target_of
+from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.family import NetworkFamily
-from monai_ccnet.networks.scaling import inner_def
 from monai_ccnet.networks.size import NetworkSize, network_size
-from monai_ccnet.networks.widths import WIDTHS, Widths
+from monai_ccnet.networks.widths import Widths, known_widths
 from monai_ccnet.scales import Scale, scale_words
 
 __all__ = ["compress", "compress_once", "least_needed", "plan_at"]
@@ -159,8 +158,7 @@ def family_of(
     """
     if isinstance(network_def, NetworkFamily):
         return network_def
-    known = target_of(inner_def(network_def_of(network_def))).rsplit(".", 1)[-1] in WIDTHS
-    if known or widths is not None or scale in (1, "auto"):
+    if known_widths(network_def_of(network_def)) or widths is not None or scale in (1, "auto"):
         return NetworkFamily.of(network_def, widths)
     return NetworkFamily.as_it_is(network_def)
 

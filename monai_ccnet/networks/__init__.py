@@ -1,9 +1,9 @@
 """Networks given by their MONAI configs: built at any width, narrowed, and counted exactly without allocation."""
 
-from monai_ccnet.networks.building import build_network, network_def_of, register_network
+from monai_ccnet.networks.building import build_network, network_def_of, register_network, spatial_dims_of
 from monai_ccnet.networks.cumedvision import CUMedVision
 from monai_ccnet.networks.family import NetworkFamily, narrow
-from monai_ccnet.networks.finding import find_widths, spatial_dims_of
+from monai_ccnet.networks.finding import find_widths
 from monai_ccnet.networks.int8 import dequantized, kernel_axes, quantized, reads_int8
 from monai_ccnet.networks.latency import Latency, LatencyComparison, compare_latency, measure_latency
 from monai_ccnet.networks.loading import WeightsError, load_weights, read_weights

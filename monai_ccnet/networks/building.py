@@ -24,8 +24,10 @@ __all__ = [
     "NetworkDef",
     "arguments_of",
     "build_network",
+    "class_of",
     "network_def_of",
     "register_network",
+    "spatial_dims_of",
     "target_of",
     "without_fetching",
 ]
@@ -79,7 +81,7 @@ def build_network(network_def: NetworkDef, device: str | torch.device | None = N
             )
     shapes_only = str(device) == "meta"
     offline = without_fetching(network_def, as_asked=not shapes_only)
-    network_class = _class_of(target_of(offline))
+    network_class = class_of(target_of(offline))
     arguments = {key: value for key, value in offline.items() if key not in ConfigComponent.non_arg_keys}
     with contextlib.ExitStack() as stack:
         if device is not None:
@@ -146,6 +148,30 @@ class _Arguments(dict[str, Any]):
         raise ValueError(f"{self['_target_']} needs the argument {name!r}: add it to the network's config.")
 
 
+def spatial_dims_of(network_def: NetworkDef) -> int:
+    """Return the number of spatial axes of a network: its argument's, or where there is none its convolutions'.
+
+    Args:
+        network_def: the network's MONAI config, with references resolved, not one within AtScale.
+
+    Raises:
+        ValueError: if it has none.
+
+    >>> spatial_dims_of({"_target_": "monai.networks.nets.HighResNet"})
+    3
+    """
+    arguments = arguments_of(network_def)
+    for name in ("spatial_dims", "dimensions"):
+        if isinstance(arguments.get(name), int):
+            return int(arguments[name])
+    network = build_network(network_def, device="meta")
+    kinds = {torch.nn.Conv2d: 2, torch.nn.Conv3d: 3, torch.nn.ConvTranspose2d: 2, torch.nn.ConvTranspose3d: 3}
+    counts = [kinds[type(module)] for module in network.modules() if type(module) in kinds]
+    if not counts:
+        raise ValueError(f"{shown(target_of(network_def))} has no convolution that tells its number of spatial axes.")
+    return max(set(counts), key=counts.count)
+
+
 def target_of(network_def: Any) -> str:
     """Return the class that a config names; raise a ``ValueError`` if it is not a network's config."""
     if not isinstance(network_def, Mapping) or not isinstance(network_def.get("_target_"), str):
@@ -155,7 +181,7 @@ def target_of(network_def: Any) -> str:
 
 @functools.cache
 def _defaults_of(target: str) -> dict[str, Any]:
-    parameters = inspect.signature(_class_of(target)).parameters.values()
+    parameters = inspect.signature(class_of(target)).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
@@ -186,7 +212,7 @@ class _ShapesOnly(TorchFunctionMode):
 
 
 @functools.cache
-def _class_of(target: str) -> type[torch.nn.Module]:
+def class_of(target: str) -> type[torch.nn.Module]:
     """Return the class of a dotted name or of one of MONAI's short names; it must be a ``torch.nn.Module``."""
     name = target if "." in target else str(ConfigComponent(config={"_target_": target}).resolve_module_name())
     found = pydoc.locate(name) if "." in name else None  # a name without dots could be any module in the folder

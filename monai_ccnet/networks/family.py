@@ -15,6 +15,7 @@ from monai_ccnet.networks.building import (
     arguments_of,
     build_network,
     network_def_of,
+    spatial_dims_of,
     target_of,
     without_fetching,
 )
@@ -274,7 +275,7 @@ def _unscaled(network_def: Any) -> tuple[Scale, dict[str, Any], tuple[int, ...] 
     inner = dict(inner_def(given))
     divisor = given.get("divisor") if is_at_scale(given) else None
     if divisor is not None:
-        divisor = per_axis(divisor, arguments_of(inner).get("spatial_dims", 2), "divisor")
+        divisor = per_axis(divisor, spatial_dims_of(inner), "divisor")
     return scale_of(given), inner, divisor
 
 

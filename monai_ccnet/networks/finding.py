@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch.nn.modules.conv import _ConvNd
 
-from monai_ccnet.files import shown
-from monai_ccnet.networks.building import NetworkDef, arguments_of, build_network, target_of
+from monai_ccnet.networks.building import NetworkDef, arguments_of, build_network, spatial_dims_of, target_of
 from monai_ccnet.networks.scaling import inner_def
 from monai_ccnet.networks.widths import Widths
 
-__all__ = ["find_widths", "spatial_dims_of"]
+__all__ = ["find_widths"]
 
 # Numbers that say something else than a width, in MONAI's terms.
 _NO_WIDTHS = frozenset(
@@ -197,27 +196,3 @@ def _scales(network: torch.nn.Module, network_def: Mapping[str, Any], value: Any
         least = next((by for channels, by in seen if channels == width and by >= least), least if seen else 2**stage)
         scales.append(least)
     return scales
-
-
-def spatial_dims_of(network_def: NetworkDef) -> int:
-    """Return the number of spatial axes of a network: its argument's, or where there is none its convolutions'.
-
-    Args:
-        network_def: the network's MONAI config, with references resolved.
-
-    Raises:
-        ValueError: if it has none.
-
-    >>> spatial_dims_of({"_target_": "monai.networks.nets.HighResNet"})
-    3
-    """
-    arguments = arguments_of(inner_def(network_def))
-    for name in ("spatial_dims", "dimensions"):
-        if isinstance(arguments.get(name), int):
-            return int(arguments[name])
-    network = build_network(inner_def(network_def), device="meta")
-    kinds = {torch.nn.Conv2d: 2, torch.nn.Conv3d: 3, torch.nn.ConvTranspose2d: 2, torch.nn.ConvTranspose3d: 3}
-    counts = [kinds[type(module)] for module in network.modules() if type(module) in kinds]
-    if not counts:
-        raise ValueError(f"{shown(target_of(network_def))} has no convolution that tells its number of spatial axes.")
-    return max(set(counts), key=counts.count)

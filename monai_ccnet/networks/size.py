@@ -17,7 +17,7 @@ from monai_ccnet.networks.building import build_network, target_of
 from monai_ccnet.networks.memory import follow_forward, follow_training, on_meta
 from monai_ccnet.networks.scaling import inner_def, unwrapped
 from monai_ccnet.networks.storage import stored_state, written_bytes
-from monai_ccnet.networks.widths import WIDTHS, check_input_shape
+from monai_ccnet.networks.widths import check_input_shape, known_widths
 from monai_ccnet.values import Value, check_numbers, check_shape_of
 
 __all__ = ["Countable", "NetworkSize", "file_bytes", "network_size"]
@@ -184,7 +184,7 @@ def _forward(network: torch.nn.Module, network_def: Countable, input_shape: Sequ
     name = type(unwrapped(network)).__name__
     if not isinstance(network_def, torch.nn.Module):
         name = target_of(inner_def(network_def))
-        if name.rsplit(".", 1)[-1] in WIDTHS:
+        if known_widths(network_def):
             check_input_shape(network_def, input_shape)
     try:
         return _follow_forward(network, tuple(input_shape))

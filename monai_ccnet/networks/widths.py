@@ -11,11 +11,20 @@ import numpy as np
 from monai.networks.layers.utils import split_args
 from monai.networks.nets.segresnet_ds import scales_for_resolution
 
-from monai_ccnet.networks.building import NetworkDef, arguments_of, target_of
+from monai_ccnet.networks.building import NetworkDef, arguments_of, class_of, spatial_dims_of, target_of
 from monai_ccnet.networks.scaling import inner_def, is_at_scale, scale_of
 from monai_ccnet.scales import Scale, per_axis
 
-__all__ = ["WIDTHS", "Widths", "check_input_shape", "check_shape", "default_input_shape", "divisor_of", "widths_entry"]
+__all__ = [
+    "WIDTHS",
+    "Widths",
+    "check_input_shape",
+    "check_shape",
+    "default_input_shape",
+    "divisor_of",
+    "known_widths",
+    "widths_entry",
+]
 
 PerAxis = int | Sequence[int]
 Arguments = Mapping[str, Any]
@@ -171,6 +180,27 @@ WIDTHS: dict[str, Widths] = {
 }
 
 
+_BUILT_IN = frozenset(WIDTHS)  # which are of MONAI's classes and this package's; what is added later is of any
+
+
+def known_widths(network_def: NetworkDef) -> Widths | None:
+    """Return the entry of :data:`WIDTHS` for a network, ``None`` if there is none.
+
+    A name is resolved to its class, so that aliases count. A subclass has its parent's entry, and a class of another
+    package is not taken for MONAI's of the same name.
+    """
+    target = target_of(inner_def(network_def))
+    try:
+        lineage = class_of(target).__mro__
+    except ValueError:  # such as a class that cannot be imported here
+        return WIDTHS.get(target.rsplit(".", 1)[-1])
+    for each in lineage:
+        ours = each.__module__.split(".")[0] in ("monai", "monai_ccnet")
+        if each.__name__ in WIDTHS and (ours or each.__name__ not in _BUILT_IN):
+            return WIDTHS[each.__name__]
+    return None
+
+
 def widths_entry(network_def: NetworkDef) -> Widths:
     """Return the entry of :data:`WIDTHS` for a network.
 
@@ -179,13 +209,13 @@ def widths_entry(network_def: NetworkDef) -> Widths:
     """
     target = target_of(inner_def(network_def))
     name = target.rsplit(".", 1)[-1]
-    if name not in WIDTHS:
+    if (entry := known_widths(network_def)) is None:
         raise ValueError(
             f"it is not known where {target!r} holds its widths; known networks are {sorted(WIDTHS)}. Find out with "
             "widths: auto, or say it in a config as widths: {argument: channels, scales: [1, 2, 4, 8, 16]}, in Python "
             f"with monai_ccnet.networks.WIDTHS[{name!r}] = Widths('channels', [1, 2, 4, 8, 16])."
         )
-    return WIDTHS[name]
+    return entry
 
 
 def divisor_of(network_def: NetworkDef, entry: Widths | None = None) -> tuple[int, ...]:
@@ -200,7 +230,7 @@ def divisor_of(network_def: NetworkDef, entry: Widths | None = None) -> tuple[in
     """
     network_def = inner_def(network_def)
     arguments = arguments_of(network_def)
-    axes = arguments.get("spatial_dims", 2)
+    axes = spatial_dims_of(network_def)
     limits = (entry or widths_entry(network_def)).divisors_of(arguments)
     return tuple(math.lcm(*values) for values in zip(*(_per_axis(limit, axes) for limit in limits), strict=True))
 

@@ -191,3 +191,40 @@ def test_what_a_bundle_makes_of_mode_callable_is_the_config_again():
     assert network_def_of({**expected, "_mode_": "callable"}) == expected
     with pytest.raises(TypeError, match="'_mode_': 'callable'"):
         network_def_of(PlainUNet(channels=(2, 2)))
+
+
+class Narrowed(BasicUNet):
+    """A network of one's own that is one of MONAI's."""
+
+
+class SegResNet(torch.nn.Module):
+    """A network of one's own that has the name of one of MONAI's."""
+
+    def __init__(self, init_filters=8):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(1, init_filters, 3)
+
+
+def test_networks_are_known_by_their_class_and_not_by_its_name(monkeypatch):
+    monkeypatch.setitem(sys.modules, Narrowed.__module__, sys.modules[__name__])
+    alias = {**MONAI_UNET, "_target_": "monai.networks.nets.Unet"}
+    assert NetworkFamily.of(alias).channels == NetworkFamily.of(MONAI_UNET).channels
+    child = {**BASIC, "_target_": f"{__name__}.Narrowed"}
+    assert NetworkFamily.of(child).argument == "features"
+    with pytest.raises(ValueError, match=r"it is not known where .*SegResNet"):
+        NetworkFamily.of({"_target_": f"{__name__}.SegResNet"})
+
+
+def test_axes_that_no_argument_says_are_the_convolutions():
+    family = NetworkFamily.of(
+        {
+            "_target_": "monai.networks.nets.RegUNet",
+            "spatial_dims": 3,
+            "in_channels": 1,
+            "num_channel_initial": 8,
+            "depth": 2,
+        },
+        "auto",
+    )
+    assert family.spatial_dims == 3
+    assert divisor_of({"_target_": "monai.networks.nets.VNet"}, Widths("nothing", [1, 2])) == (2, 2, 2)
