@@ -48,7 +48,7 @@ SETTINGS: dict[str, Setting] = {
         "probability with which a training is to keep the least score; without one the prediction alone is to keep it, "
         "and if nothing is asked for it is 0.9 where the network was measured",
     ),
-    "minimise": Setting("text", "what is to be small: `bytes`, `macs` or `memory`", ("bytes", "macs", "memory")),
+    "minimise": Setting("text", "size that is to be small: `bytes`, `macs` or `memory`", ("bytes", "macs", "memory")),
     "max_cost": Setting(
         "number above 0", "most multiply-adds of a search, as a share of one training of the full-size network"
     ),
@@ -169,8 +169,8 @@ SETTINGS: dict[str, Setting] = {
     "table": Setting("path", "CSV file of the complexity of each image"),
     "tolerance": Setting(
         "number above 0 or none",
-        "of `measure`: largest half-width of the mean's 95 % interval, as a share of the mean; of `search`: share of "
-        "the score of any wider network that may be lost, 0.02 or 1 - `min_score`",
+        "largest half-width of the mean's 95 % interval, as a share of the mean (`measure`), or share of the score of "
+        "any wider network that may be lost, 0.02 or 1 - `min_score` (`search`)",
     ),
     "n_jobs": Setting("whole number other than 0 or none", "number of processes"),
     "backend": Setting("text or none", "joblib backend: `dask` or `ray` on a cluster"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from monai_ccnet.constraints import (
 )
 from monai_ccnet.data import DataReading, DatasetFolder, folds
 from monai_ccnet.degradation import WidthLaw, WidthPoint
-from monai_ccnet.files import shown, write_json, write_table
+from monai_ccnet.files import read_json, shown, write_json, write_table
 from monai_ccnet.networks import NetworkFamily
 from monai_ccnet.records import TrialRecord, remedies
 from monai_ccnet.scales import Scale, per_axis, resolution_words, scale_words
@@ -36,6 +37,7 @@ __all__ = ["NothingLearnedError", "check_search", "search_plan"]
 
 _LEAST_KEPT = 0.95  # Dice that the labels keep at the coarsest scale that is tried
 _SHARE_OF_CLIMBER = 0.01  # cost of the network that climbs, of one full-size training, at the finest scale
+_WIDER = 3  # times wider is what is expected of a network that the law was not measured on
 _MINIMISE = ("bytes", "macs", "memory")
 
 
@@ -43,17 +45,32 @@ class NothingLearnedError(RuntimeError):
     """No network of a search learned, at any scale; the message says what is likely to help."""
 
 
-def check_search(law: Any, minimise: str, reading: DataReading) -> None:
-    """Refuse a search that could not be begun.
+def check_search(
+    law: Any, minimise: str, allocation: str, tolerance: Any, min_score: float | None, confidence: Any
+) -> None:
+    """Refuse a search that could not be begun, before anything is read.
 
     Args:
         law: the law that is its prior.
         minimise: what is to be small.
-        reading: what was read of the data set.
+        allocation: rule of the widths.
+        tolerance: share of the score that may be lost.
+        min_score: least score that was given in its place.
+        confidence: probability with which no more is lost.
 
     Raises:
         ValueError: with what is allowed.
     """
+    if min_score is not None and not (0 < min_score < 1 and abs(1 - min_score - (tolerance or 0)) < 1e-9):
+        raise ValueError(
+            f"min_score of a search must lie in (0, 1) and leave a tolerance of 1 - min_score, got {shown(min_score)} "
+            f"and {shown(tolerance)}: give one of the two."
+        )
+    for name, value in (("tolerance", tolerance), ("confidence", confidence)):
+        if not isinstance(value, (int, float)) or not 0 < value < 1:
+            raise ValueError(f"{name} of a search must lie in (0, 1), got {shown(value)}.")
+    if allocation == "complexity":
+        raise ValueError("a search has one number for the width: leave allocation out, or give --layerwise False.")
     if minimise not in _MINIMISE:
         raise ValueError(f"minimise must be one of {', '.join(_MINIMISE)}, got {shown(minimise)}.")
     if not isinstance(law, WidthLaw):
@@ -119,15 +136,43 @@ def search_plan(
         NothingLearnedError: if no network learned.
         ValueError: if no training image can be held out.
     """
+    folder = Path(output_dir)
+    asked: dict[str, Any] = {
+        "tolerance": tolerance,
+        "confidence": confidence,
+        "minimise": minimise,
+        "max_cost": max_cost,
+        "budgets": {key: value for key, value in budgets.items() if value is not None},
+        "scale": scale,
+        "held_out_by": held_out_by,
+        "allocation": allocation,
+        "recipe": recipe,
+        "training": training,
+        "law": law.to_dict(),
+        "network_def": family.network_def,
+        "data": reading.digest,
+    }
+    _check_asked(folder / "search.json", asked)
+    if (assumed := Outlook(family, None, None, law).assumption) is not None:
+        # What is known of another network says little of this one.
+        law = replace(law, loss_deviation=_WIDER * law.loss_deviation, noise_spread=max(1.0, law.noise_spread))
     split = folds(data.training, data.folder, held_out_by)
     patches = _patches(family, data, reading, ceiling, keeping, training, recipe, scale)
     allocation = allocation if family.layerwise else None
     rungs = _rungs(family, patches, law, budgets, minimise, allocation, max_cost, len(split))
+    cheapest = min(rung.cost for each in rungs.values() for rung in each)
+    if cheapest > max_cost:
+        raise ValueError(
+            f"max_cost {max_cost:g} does not pay for one training: the cheapest takes {cheapest:.2g} of the "
+            "multiply-adds of one full-size training. Raise it."
+        )
     climber = _climber(rungs)
     images = sum(len(held) for _, held in split)
     full_width = family.width(family.channels, law.measure)
     search = Search(rungs, climber, law, full_width, tolerance, confidence, max_cost, images)
     given = {**training, "recipe": recipe, "dataset_dir": str(data.folder)}
+    if held_out_by in ("image", "file_name"):  # as asked: images of one subject may stand on both sides
+        given["allow_overlap"] = True
 
     def trials(rung: Rung, seed: int) -> list[Trial]:
         words = "-".join(map(str, rung.channels))
@@ -135,9 +180,7 @@ def search_plan(
         return [
             Trial(
                 str(bundle_root),
-                str(
-                    Path(output_dir) / "search" / f"{words}_{scale_words(rung.scale).replace(' ', '')}_{seed}_{number}"
-                ),
+                str(folder / "search" / f"{words}_{scale_words(rung.scale).replace(' ', '')}_{seed}_{number}"),
                 network_def,
                 None,
                 {
@@ -165,7 +208,7 @@ def search_plan(
             rows.append(_row(trainings[-1], records, step.reason))
             losses = records[0].losses
             print(_progress(search, trainings, step.reason), flush=True)
-    _report(Path(output_dir), search, trainings, step, rows, pictures)
+    _report(folder, search, trainings, step, rows, asked, assumed, len(split), pictures)
     if step.chosen is None:
         raise NothingLearnedError(f"no network learned at any scale. {remedies(losses)}")
     own = [each for each in trainings if each.rung.scale == step.chosen.scale]
@@ -173,11 +216,11 @@ def search_plan(
     chosen = replace(family, scale=step.chosen.scale)
     shape = _shape(family, patches[chosen.scale][0])
     floor = AccuracyFloor(1 - tolerance, confidence)
-    asked = (*constraints_from(shape, **{**budgets, "min_score": None, "default": None}), floor)
+    constraints = (*constraints_from(shape, **{**budgets, "min_score": None, "default": None}), floor)
     plan = plan_at(
         Outlook(chosen, allocation, complexity, adapted),
         step.chosen.channels,
-        asked,
+        constraints,
         floor,
         shape,
         ceiling=ceiling,
@@ -327,19 +370,23 @@ def _report(
     trainings: Sequence[Training],
     step: Step,
     rows: list[dict[str, Any]],
+    asked: Mapping[str, Any],
+    assumed: str | None,
+    splits: int,
     pictures: bool,
 ) -> None:
     """Write what was trained and decided, draw it, and print it."""
     for row, training in zip(rows, trainings, strict=True):
         row["is_chosen"] = training.rung == step.chosen
-    words = found_words(search, trainings, step, sum(row["seconds"] for row in rows))
+    seconds = sum(row["seconds"] for row in rows)
+    words = [*found_words(search, trainings, step, seconds, splits), *([assumed] if assumed else [])]
     content = {
         "words": words,
         "chosen": None if step.chosen is None else list(step.chosen.channels),
         "scale": None if step.chosen is None else step.chosen.scale,
         "probability": step.probability,
-        "tolerance": search.tolerance,
-        "confidence": search.confidence,
+        "asked": asked,
+        "folds": splits,
         "held_out_images": search.images,
         "noise": search.noise_after(trainings),
         "trainings": rows,
@@ -351,7 +398,9 @@ def _report(
     print(*words, sep="\n", flush=True)
 
 
-def found_words(search: Search, trainings: Sequence[Training], step: Step, seconds: float) -> list[str]:
+def found_words(
+    search: Search, trainings: Sequence[Training], step: Step, seconds: float, splits: int = 1
+) -> list[str]:
     """Return what a search found, in words: the answer, what more would cost and bring, and what it has cost.
 
     Args:
@@ -359,16 +408,19 @@ def found_words(search: Search, trainings: Sequence[Training], step: Step, secon
         trainings: what was trained.
         step: the last step.
         seconds: duration of the trainings.
+        splits: number of folds, in each of which a network is trained.
     """
     spent = sum(training.rung.cost for training in trainings)
     cost = (
-        f"The search took {len(trainings)} trainings and {seconds:,.0f} s, {spent:.1%} of the multiply-adds of one "
-        "training of the full-size network."
+        f"The search took {len(trainings)} training{'s' if len(trainings) != 1 else ''}"
+        f"{f' in {splits} folds each' if splits > 1 else ''} and {seconds:,.0f} s, {spent:.1%} of the multiply-adds of "
+        "one training of the full-size network."
     )
     if step.chosen is None:
         return ["No network learned at any scale.", cost]
     chosen = step.chosen
-    claim = f"within {search.tolerance:.1%} of any wider one at any scale"
+    tried = dict.fromkeys(resolution_words(each.rung.scale) for each in trainings)
+    claim = f"within {search.tolerance:.1%} of any wider one at the scales that were tried ({', '.join(tried)})"
     sure = f"{step.probability:.0%} sure to be {claim}"
     if step.probability < search.confidence:
         sure = f"only {step.probability:.0%} sure to be {claim}, {search.confidence:.0%} was asked for ({step.reason})"
@@ -388,7 +440,28 @@ def found_words(search: Search, trainings: Sequence[Training], step: Step, secon
             f"{other.file_bytes / chosen.file_bytes:.2g} times the bytes and {other.macs / chosen.macs:.2g} times the "
             f"multiply-adds for {gain:+.1%} ({gain - error:+.1%} to {gain + error:+.1%})."
         )
+    for rung in dict.fromkeys(each.rung for each in trainings):
+        runs = [each for each in trainings if each.rung == rung]
+        if failed := sum(not each.has_learned for each in runs):
+            where = f"{'-'.join(map(str, rung.channels))} at {resolution_words(rung.scale)}"
+            lines.append(f"{where} failed to learn in {failed} of {len(runs)}.")
     return [*lines, cost]
+
+
+def _check_asked(path: Path, asked: Mapping[str, Any]) -> None:
+    """Refuse a folder with a search that was asked for something else, before anything is trained.
+
+    Raises:
+        ValueError: with what differs.
+    """
+    if not path.is_file():
+        return
+    known, wanted = read_json(path).get("asked", {}), json.loads(json.dumps(asked))
+    if differing := [key for key in wanted if known.get(key) != wanted[key]]:
+        raise ValueError(
+            f"{path.parent} holds a search with another {', '.join(differing)}: choose another output_dir, or start "
+            "again with --force True."
+        )
 
 
 def _scores_of(trainings: Sequence[Training], rung: Rung) -> list[float]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,8 @@ _IMAGES = 30  # of a test part on which the law's noise was measured; fewer held
 _PRICE = 10.0  # in logs of the size, of as many multiply-adds as one training of the full-size network takes
 _LEAST_VALUE = 0.02  # in logs of the size, below which another training is not worth its time
 _NO_ANSWER = 0.7  # in logs of the size, what it is worth to have an answer at all
+_PSEUDO = 5  # trainings that what is known of the others counts for, where one rung fails to learn
+_LEAST_SPREAD = 0.5  # of the log of the noise: other images may scatter much more than those of the law
 _OUTCOMES, _OUTCOME_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 
 
@@ -235,8 +237,18 @@ def _sure(search: Search, trainings: Sequence[Training], known: _Known) -> dict[
     for rung in trained:
         runs = _runs(trainings, rung)
         if _learned(runs) and (rung.scale == known.best or rung.scale in known.gains):
-            found[rung] = _good_enough(search, known, rung) * len(_learned(runs)) / len(runs)
+            found[rung] = _good_enough(search, known, rung) * _learning(search, trainings, rung)
+    widths = {training.rung.width for training in _learned(trainings) if training.rung.scale == known.best}
+    if len(widths) < 2:  # what is lost with width is the prior's word alone
+        found = {rung: min(each, 0.99 * search.confidence) for rung, each in found.items()}
     return found
+
+
+def _learning(search: Search, trainings: Sequence[Training], rung: Rung) -> float:
+    """Return the probability that a training of a rung learns: by the law, by all trainings, and by its own."""
+    runs, failed = _runs(trainings, rung), len(trainings) - len(_learned(trainings))
+    failing = (_PSEUDO * search.law.chance_of_failing(rung.width) + failed) / (_PSEUDO + len(trainings))
+    return (_PSEUDO * (1 - failing) + len(_learned(runs))) / (_PSEUDO + len(runs))
 
 
 def _good_enough(search: Search, known: _Known, rung: Rung) -> float:
@@ -310,7 +322,8 @@ def _climbers(search: Search, trainings: Sequence[Training], known: _Known) -> l
 
 
 def _prior(search: Search) -> Grid:
-    grid = search.law.grid()
+    law = search.law
+    grid = replace(law, noise_spread=max(law.noise_spread, _LEAST_SPREAD)).grid()
     return grid._replace(noises=grid.noises * _few_images(search))
 
 

@@ -251,7 +251,7 @@ class CompressionPlan(Value):
                 return [f"Scale: {reason}."]
             if self.scale in (1, *self.ceiling.scales):
                 kept = f"labels keep {self.ceiling.worst(self.scale):.4f} of their Dice there"
-                return [f"Scale: {resolution_words(self.scale)}, as asked; {kept}. Chosen by them: {reason}."]
+                return [f"Scale: {resolution_words(self.scale)}; {kept}. By themselves they would choose: {reason}."]
         return [] if self.scale == 1 else [f"Scale: works at {resolution_words(self.scale)}."]
 
 

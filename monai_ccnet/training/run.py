@@ -51,6 +51,7 @@ _STATE = (
     "complexity.json",
     "complexity_iu.json",
     "ceiling.json",
+    "search.json",
 )
 
 

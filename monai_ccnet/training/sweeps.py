@@ -244,7 +244,7 @@ def _printing_to(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            for logger in logging.root.manager.loggerDict.values():
+            for logger in (logging.root, *logging.root.manager.loggerDict.values()):
                 for handler in getattr(logger, "handlers", ()):
                     if isinstance(handler, logging.StreamHandler) and handler.stream is log:
                         handler.setStream(screen)

@@ -109,9 +109,28 @@ def test_budgets_bind_every_network_that_is_tried(disks_2d, law, tmp_path):
     assert (tmp_path / "model.pt").stat().st_size <= 20_000
 
 
+def test_another_tolerance_is_refused_before_anything_is_trained(found, disks_2d, law, capsys):
+    before = {path: path.read_bytes() for path in found.glob("*.json")}
+    count = len(list((found / "search").iterdir()))
+    assert search(disks_2d, found, law, "--tolerance", "0.05") == 1
+    assert "holds a search with another tolerance: choose another output_dir" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in found.glob("*.json")} == before
+    assert len(list((found / "search").iterdir())) == count
+
+
+def test_nothing_is_logged_to_a_file_that_is_closed(disks_2d, law, tmp_path, capfd):
+    assert search(disks_2d, tmp_path, law, "--max_cost", "0.3", "--scale", "1", "--pictures", "False") == 0
+    assert "Logging error" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--max_cost", "0.0001"], "does not pay for one training"),
+        (["--min_score", "0.95"], "leave a tolerance of 1 - min_score"),
+        (["--confidence", "null"], "confidence of a search must lie in"),
+        (["--tolerance", "1.2"], "tolerance of a search must lie in"),
+        (["--allocation", "complexity"], "a search has one number for the width"),
         (["--budget_bytes", "2000"], "no width fits the budget"),
         (["--minimise", "time"], "minimise"),
         (["--law", "paper"], "a search begins with a law in width"),

@@ -175,6 +175,25 @@ def test_fewer_images_make_it_less_sure():
     assert few < many
 
 
+def test_one_width_alone_is_never_sure_enough():
+    images = Images(np.random.default_rng(10), {2: 0.8}, loss=0.0, noise=0.001)
+    search = search_of((2,), most_cost=0.9 * rungs_at(2)[0].cost + rungs_at(2)[2].cost)
+    step, trainings = searched(search, images.train)
+    assert len({training.rung for training in trainings}) == 1
+    assert step.probability < search.confidence
+
+
+def test_where_others_failed_one_training_that_learned_is_not_trusted():
+    search = search_of((2,), most_cost=1.0)
+    rungs = rungs_at(2)
+    learned = [Training(rung, 0, 0.8) for rung in rungs[4:6]]
+    failed = [Training(rung, seed, 0.01, has_learned=False) for rung in rungs[:4] for seed in range(4)]
+    fields = {"most_cost": cost([*learned, *failed])}
+    trusted = next_step(search_of((2,), **{**fields, "most_cost": cost(learned)}), learned).probability
+    assert next_step(search_of((2,), **fields), [*learned, *failed]).probability < 0.8 * trusted
+    assert search.most_cost == 1.0
+
+
 @pytest.mark.parametrize("changed", [{"tolerance": 0.0}, {"confidence": 1.0}, {"most_cost": 0.0}])
 def test_refusals(changed):
     with pytest.raises(ValueError, match="tolerance and confidence must lie in"):
