@@ -164,7 +164,7 @@ class ComputeBudget(Budget):
 
     def words(self, amount: float) -> str:
         """Return a number of multiply-adds in words."""
-        return f"{amount / 1e6:,.1f} million multiply-adds"
+        return f"{amount / 1e6:,.1f} million multiply-adds" if amount >= 1e5 else f"{amount:,.0f} multiply-adds"
 
     def __str__(self) -> str:
         return f"at most {self.words(self.max_macs)} for an input of {' x '.join(map(str, self.input_shape))}"

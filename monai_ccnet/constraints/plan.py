@@ -192,15 +192,15 @@ class CompressionPlan(Value):
         if self.size.macs is not None and self.full_size.macs is not None and self.size.activation_bytes is not None:
             shape = " x ".join(map(str, self.size.input_shape or ()))
             lines.append(
-                f"For an input of {shape}: {self.size.macs / 1e6:,.0f} million multiply-adds instead of "
-                f"{self.full_size.macs / 1e6:,.0f} ({self.full_size.macs / self.size.macs:.1f}x fewer), "
+                f"For an input of {shape}: {_millions(self.size.macs)} million multiply-adds instead of "
+                f"{_millions(self.full_size.macs)} ({self.full_size.macs / self.size.macs:.1f}x fewer), "
                 f"{self.size.activation_bytes / 1e6:.1f} MB of activations."
             )
         if self.image_size is not None and self.image_size.macs is not None:
             shape = " x ".join(map(str, (self.image_size.input_shape or ())[2:]))
             activation_bytes = self.image_size.activation_bytes or 0
             lines.append(
-                f"For an image of the median size, {shape}: {self.image_size.macs / 1e6:,.0f} million multiply-adds, "
+                f"For an image of the median size, {shape}: {_millions(self.image_size.macs)} million multiply-adds, "
                 f"{activation_bytes / 1e6:.1f} MB of activations."
             )
         if self.latency is not None:
@@ -253,6 +253,10 @@ class CompressionPlan(Value):
                 kept = f"labels keep {self.ceiling.worst(self.scale):.4f} of their Dice there"
                 return [f"Scale: {resolution_words(self.scale)}; {kept}. By themselves they would choose: {reason}."]
         return [] if self.scale == 1 else [f"Scale: works at {resolution_words(self.scale)}."]
+
+
+def _millions(macs: int) -> str:
+    return f"{macs / 1e6:,.0f}" if macs >= 1e7 else f"{macs / 1e6:.2g}"
 
 
 def floor_of(constraints: Iterable[Budget | AccuracyFloor]) -> float:
