@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "calibrate": ("calibrate.yaml",),
     "compare": ("compare.yaml",),
     "audit": ("audit.yaml",),
+    "store": ("store.yaml",),
 }
 _DOES = {
     "compress": "measure, plan under a constraint, train the narrowed network, evaluate it, report",
@@ -44,6 +45,7 @@ _DOES = {
     "calibrate": "measure how fast a network loses accuracy on your own data sets",
     "compare": "train every method at equal budgets, and tabulate",
     "audit": "say what the network of a bundle needs and can be narrowed to, without data or training: audit FOLDER",
+    "store": "write the weights of a bundle at fewer bits, and say what that changes: store FOLDER",
 }
 _FLAGS = {
     "--traceback": ("traceback", True),
@@ -115,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(words):
         print(_help(verb))
         return 0
-    if verb == "audit" and words and not words[0].startswith("--"):
+    if verb in ("audit", "store") and words and not words[0].startswith("--"):
         words[:1] = ["--bundle_dir", words[0]]
     try:
         given = dict(_given(words))

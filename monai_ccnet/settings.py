@@ -30,6 +30,7 @@ SETTINGS: dict[str, Setting] = {
     "output_dir": Setting("path", "folder for what the run leaves"),
     "bundle_root": Setting("path", "folder of the bundle"),
     "bundle_dir": Setting("path or none", "folder of a bundle, whose code is trusted and run"),
+    "weights": Setting("path or none", "file of the weights: a state dict, or a checkpoint that holds one"),
     "json": Setting("True or False", "whether the result is printed as JSON, for machines"),
     "device": Setting("any", "torch device of training and evaluation"),
     # what must hold

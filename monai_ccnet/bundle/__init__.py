@@ -20,6 +20,7 @@ from monai_ccnet.bundle.runs import (
     train_planned,
 )
 from monai_ccnet.bundle.search import NothingLearnedError, check_search, search_plan
+from monai_ccnet.bundle.store import store
 from monai_ccnet.bundle.sweeps import (
     check_calibration,
     check_profiles,
@@ -66,6 +67,7 @@ __all__ = [
     "save_run",
     "scale_windows",
     "search_plan",
+    "store",
     "sweep_source",
     "train_planned",
 ]

@@ -18,11 +18,18 @@ from monai_ccnet import bundle_root
 from monai_ccnet.configs import as_described
 from monai_ccnet.constraints import ladder
 from monai_ccnet.ending import root_cause
-from monai_ccnet.networks import NetworkFamily, find_widths, network_def_of, network_size
+from monai_ccnet.networks import (
+    NetworkFamily,
+    default_input_shape,
+    find_widths,
+    network_def_of,
+    network_size,
+    spatial_dims_of,
+)
 from monai_ccnet.networks.size import disk_bytes
 from monai_ccnet.networks.widths import known_widths
 
-__all__ = ["audit", "audit_words", "print_audit"]
+__all__ = ["audit", "audit_words", "describe", "importing", "print_audit"]
 
 _BITS = (32, 16, 8)
 _SCALES = (2, 4)
@@ -49,7 +56,7 @@ def audit(bundle_dir: str | os.PathLike | None) -> dict[str, Any]:
     folder = Path(bundle_dir)
     file = _config_of(folder)
     found: dict[str, Any] = {"bundle": folder.resolve().name, "config": os.path.relpath(file, folder)}
-    with _importing(folder):
+    with importing(folder):
         parser = _parser(file, folder)
         try:
             name, network = _network(parser)
@@ -66,6 +73,32 @@ def audit(bundle_dir: str | os.PathLike | None) -> dict[str, Any]:
             return {**found, **known, "commands": _commands(folder, file, parser, known)}
         except Exception as error:
             return {**found, "network": _class(network), "reason": _one_line(error)}
+
+
+def describe(bundle_dir: str | os.PathLike) -> tuple[Any, tuple[int, ...]]:
+    """Return a bundle's network and the shape of the input that its sliding window gives it, within :func:`importing`.
+
+    Args:
+        bundle_dir: folder of the bundle.
+
+    Returns:
+        The network's config, or the network itself where only an expression says it; and the shape of its windows, or
+        of one input.
+
+    Raises:
+        FileNotFoundError: if there is no such folder or no config in it.
+        ValueError: if no id holds a network.
+    """
+    folder = Path(bundle_dir)
+    file = _config_of(folder)
+    parser = _parser(file, folder)
+    _, network = _network(parser)
+    shape, _ = _input_of(folder, parser, network)
+    if shape is None and isinstance(network, Mapping):
+        entry = known_widths(network)
+        axes = spatial_dims_of(network)
+        shape = default_input_shape(network, entry) if entry else (1, network.get("in_channels", 1), *[64] * axes)
+    return network, shape or (1, 1, 64, 64)
 
 
 _EXPRESSION = (
@@ -88,7 +121,7 @@ def _config_of(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _importing(folder: Path) -> Iterator[None]:
+def importing(folder: Path) -> Iterator[None]:
     """Let the bundle's own packages be imported, and nothing else of it be left behind."""
     before = set(sys.modules)
     sys.path.insert(0, str(folder))
@@ -316,7 +349,10 @@ def audit_words(found: Mapping[str, Any]) -> list[str]:
     if reason := found.get("reason"):
         lines.append(f"{'It cannot be narrowed' if 'parameters' in found else 'It cannot be built here'}: {reason}")
         if "file_bytes" in found:
-            lines.append(f"What can be had: its weights at 8 bits, {found['file_bytes']['8']:,} bytes.")
+            lines.append(
+                f"What can be had: its weights at 8 bits, {found['file_bytes']['8']:,} bytes (monai-ccnet store FOLDER "
+                "--output_dir O)."
+            )
     return [*lines, *found.get("commands", [])]
 
 

@@ -198,8 +198,8 @@ class WidthLaw(Value):
             freedom=30.0,  # a posterior, nearly normal
             noise=math.exp(log_noise),
             noise_spread=math.sqrt(max(0.0, float(of_noise @ (np.log(own.noises) - log_noise) ** 2))),
-            source=f"{self.source or 'a law of unknown source'}, adapted to {points[0].dataset} by {len(points)} of its "
-            "own networks",
+            source=f"{self.source or 'a law of unknown source'}, adapted to {points[0].dataset} by {len(points)} of "
+            "its own networks",
         )
 
     def grid(self, complexity: float = 0.0) -> Grid:

@@ -39,6 +39,8 @@ RUN_BY = dict.fromkeys(FILES, "training") | dict.fromkeys(
         "calibrate.yaml",
         "compare.yaml",
         "search.yaml",
+        "audit.yaml",
+        "store.yaml",
     ],
     "bundle",
 )
