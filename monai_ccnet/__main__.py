@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "compare": ("compare.yaml",),
     "audit": ("audit.yaml",),
     "store": ("store.yaml",),
+    "nnunet": ("nnunet.yaml",),
 }
 _DOES = {
     "compress": "measure, plan under a constraint, train the narrowed network, evaluate it, report",
@@ -46,12 +47,14 @@ _DOES = {
     "compare": "train every method at equal budgets, and tabulate",
     "audit": "say what the network of a bundle needs and can be narrowed to, without data or training: audit FOLDER",
     "store": "write the weights of a bundle at fewer bits, and say what that changes: store FOLDER",
+    "nnunet": "write a narrower plans file for nnU-Net, which trains it without an edit: nnunet PLANS.json",
 }
 _FLAGS = {
     "--traceback": ("traceback", True),
     "--no-wait": ("wait", False),
     "--json": ("json", True),
 }  # which need no value
+_NAMED_FIRST = {"audit": "--bundle_dir", "store": "--bundle_dir", "nnunet": "--plans"}  # which need no name
 _WORDS = {"true": True, "false": False, "null": None, "none": None}
 
 
@@ -117,8 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(words):
         print(_help(verb))
         return 0
-    if verb in ("audit", "store") and words and not words[0].startswith("--"):
-        words[:1] = ["--bundle_dir", words[0]]
+    if verb in _NAMED_FIRST and words and not words[0].startswith("--"):
+        words[:1] = [_NAMED_FIRST[verb], words[0]]
     try:
         given = dict(_given(words))
     except ValueError as error:

@@ -170,6 +170,7 @@ WIDTHS: dict[str, Widths] = {
         multiple=lambda given: (_group_norm(given), given["num_heads"], 1),
         input_size="img_size",
     ),
+    "PlannedByNNUNet": Widths("features_per_stage", lambda given: _cumulated(given["strides"])[1:], least=2),
     # The backbone stays as it is.
     "FlexibleUNet": Widths(
         "decoder_channels",

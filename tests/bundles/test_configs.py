@@ -41,6 +41,7 @@ RUN_BY = dict.fromkeys(FILES, "training") | dict.fromkeys(
         "search.yaml",
         "audit.yaml",
         "store.yaml",
+        "nnunet.yaml",
     ],
     "bundle",
 )

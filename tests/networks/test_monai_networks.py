@@ -46,7 +46,7 @@ SMALL = {
     "FlexibleUNet": {"backbone": "resnet10", "decoder_channels": [32, 24, 16, 12, 8]},
 }
 SCRIPTS = set(SMALL) - {"MedNeXt", "SwinUNETR"}  # those two trace, at full width as well
-OURS = {"PlainUNet", "CUMedVision", "UCUNet", "SqueezeUNet"}
+OURS = {"PlannedByNNUNet", "PlainUNet", "CUMedVision", "UCUNet", "SqueezeUNet"}
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,141 @@
+"""Narrower plans files for nnU-Net, which trains them without an edit."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_ccnet.bundle.runs import constraints_from
+from monai_ccnet.constraints import CompressionPlan, compress
+from monai_ccnet.files import read_json, shown, write_json
+from monai_ccnet.networks.nnunet import ARCHITECTURES, has_architectures
+
+__all__ = ["narrow_nnunet", "nnunet_network_def"]
+
+_NEEDS = 'pip install "monai_ccnet[nnunet]" to build and count its networks.'
+
+
+def nnunet_network_def(
+    plans: Mapping[str, Any], configuration: str, dataset: Mapping[str, Any]
+) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Return the config of the network of an nnU-Net plans file, and the shape of a step's input.
+
+    Args:
+        plans: content of the plans file.
+        configuration: name of one of its configurations, such as ``"3d_fullres"``.
+        dataset: content of the ``dataset.json``, which says how many channels and classes there are.
+
+    Raises:
+        ValueError: if the configuration is not there, its architecture is of another kind or version, or the data
+            set's channels or labels are not said.
+    """
+    found = plans.get("configurations")
+    if not isinstance(found, Mapping) or configuration not in found:
+        known = sorted(found) if isinstance(found, Mapping) else []
+        raise ValueError(f"configuration must be one of {', '.join(known) or 'none'}, got {shown(configuration)}.")
+    settings: dict[str, Any] = {}
+    name: Any = configuration
+    while name is not None:  # a configuration may inherit from others
+        if name not in found:
+            raise ValueError(f"configuration {shown(name)}, from which another inherits, is missing.")
+        settings, name = {**found[name], **settings}, found[name].get("inherits_from")
+    architecture = settings.get("architecture")
+    if not isinstance(architecture, Mapping) or "arch_kwargs" not in architecture:
+        raise ValueError("the plans file names no `architecture`: make it anew with nnU-Net 2.4 or later.")
+    kind = str(architecture.get("network_class_name")).rsplit(".", 1)[-1]
+    if kind not in ARCHITECTURES:
+        raise ValueError(f"networks that can be narrowed are {', '.join(ARCHITECTURES)}, got {shown(kind)}.")
+    arguments = {key: value for key, value in architecture["arch_kwargs"].items() if key != "n_stages"}
+    widths, strides = arguments.pop("features_per_stage"), arguments.pop("strides")
+    channels, classes = dataset.get("channel_names"), dataset.get("labels")
+    if not isinstance(channels, Mapping) or not isinstance(classes, Mapping):
+        raise ValueError("dataset.json must hold `channel_names` and `labels`: give --dataset FOLDER.")
+    patch = settings["patch_size"]
+    network_def = {
+        "_target_": "monai_ccnet.networks.nnunet.PlannedByNNUNet",
+        "architecture": kind,
+        "spatial_dims": len(patch),
+        "in_channels": len(channels),
+        "out_channels": _answers(classes),
+        "features_per_stage": list(widths),
+        "strides": strides,
+        "arguments": arguments,
+    }
+    return network_def, (int(settings["batch_size"]), len(channels), *map(int, patch))
+
+
+def _answers(labels: Mapping[str, Any]) -> int:
+    """Return the number of answers of a network: one a label, or where labels are regions one a region."""
+    kept = {name: value for name, value in labels.items() if name != "ignore"}
+    regions = any(isinstance(value, (list, tuple)) and len(value) > 1 for value in kept.values())
+    return len(kept) - 1 if regions else len(kept)
+
+
+def narrow_nnunet(
+    plans_file: str | os.PathLike | None,
+    *,
+    configuration: str = "3d_fullres",
+    dataset: str | os.PathLike | None = None,
+    layerwise: bool = True,
+    name: str | None = None,
+    **asked: Any,
+) -> CompressionPlan:
+    """Write a plans file with narrower networks beside an nnU-Net plans file, which stays as it is.
+
+    The new file differs in ``features_per_stage`` of one configuration and in ``plans_name``; preprocessed data are
+    shared. A disk budget counts the network's state dict as :func:`~monai_ccnet.networks.save_weights` writes it;
+    nnU-Net's own checkpoint holds an optimizer too.
+
+    Args:
+        plans_file: path of the plans file.
+        configuration: configuration whose network is narrowed.
+        dataset: folder of the data set, or its ``dataset.json``; by default the one beside the plans file.
+        layerwise: whether widths fall from stage to stage, or keep their ratios.
+        name: name of the new plans; by default that of the old ones with ``_ccnet`` and the outer widths.
+        asked: budgets and floors, as :func:`constraints_from` takes them, for a step's patch and batch.
+
+    Returns:
+        The plan.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if no file is named, or it cannot be narrowed; the message says why.
+        InfeasibleConstraintError: if no width meets the constraints.
+    """
+    if not plans_file:
+        raise ValueError("name the plans file: monai-ccnet nnunet PLANS.json --budget_bytes N.")
+    if not has_architectures:
+        raise ValueError(f"nnU-Net's architectures are not installed: {_NEEDS}")
+    path = Path(plans_file)
+    plans = read_json(path)
+    where = path.parent / "dataset.json" if dataset is None else Path(dataset)
+    described = read_json(where / "dataset.json" if where.is_dir() else where)
+    network_def, shape = nnunet_network_def(plans, configuration, described)
+    plan = compress(
+        network_def, constraints_from(shape, **asked), layerwise=layerwise, allocation="taper", input_shape=shape
+    )
+    named = name or f"{path.stem}_ccnet_{plan.channels[0]}_{plan.channels[-1]}"
+    changed = copy.deepcopy(dict(plans))
+    changed["plans_name"] = named
+    holder = changed["configurations"][configuration]
+    if "architecture" not in holder:  # inherited: the narrowed one is this configuration's own
+        holder["architecture"] = copy.deepcopy(_inherited(plans, configuration))
+    holder["architecture"]["arch_kwargs"]["features_per_stage"] = list(plan.channels)
+    write_json(path.with_name(f"{named}.json"), changed)
+    print(
+        plan,
+        f"Written: {path.with_name(f'{named}.json')}. Train it with nnU-Net's own command:",
+        f"nnUNetv2_train {plans.get('dataset_name', 'DATASET')} {configuration} FOLD -p {named}",
+        sep="\n",
+    )
+    return plan
+
+
+def _inherited(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
+    found, name = plans["configurations"], configuration
+    while "architecture" not in found[name]:
+        name = found[name]["inherits_from"]
+    return dict(found[name]["architecture"])

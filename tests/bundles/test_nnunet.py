@@ -1,0 +1,139 @@
+"""Narrower plans files for nnU-Net."""
+
+import copy
+import json
+
+import pytest
+import torch
+
+from monai_ccnet.__main__ import main
+from monai_ccnet.bundle import narrow_nnunet
+from monai_ccnet.networks import build_network, network_size
+from monai_ccnet.networks.nnunet import PlannedByNNUNet, unet
+from monai_ccnet.networks.size import disk_bytes
+
+KWARGS = {
+    "n_stages": 3,
+    "features_per_stage": [32, 64, 128],
+    "conv_op": "torch.nn.modules.conv.Conv3d",
+    "kernel_sizes": [[3, 3, 3]] * 3,
+    "strides": [[1, 1, 1], [2, 2, 2], [1, 2, 2]],
+    "n_conv_per_stage": [2, 2, 2],
+    "n_conv_per_stage_decoder": [2, 2],
+    "conv_bias": True,
+    "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+    "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+    "dropout_op": None,
+    "dropout_op_kwargs": None,
+    "nonlin": "torch.nn.LeakyReLU",
+    "nonlin_kwargs": {"inplace": True},
+}
+PLACE = "dynamic_network_architectures.architectures.unet"
+PLANS = {
+    "dataset_name": "Dataset123_Balls",
+    "plans_name": "nnUNetPlans",
+    "configurations": {
+        "3d_fullres": {
+            "data_identifier": "nnUNetPlans_3d_fullres",
+            "batch_size": 2,
+            "patch_size": [8, 16, 16],
+            "architecture": {
+                "network_class_name": f"{PLACE}.PlainConvUNet",
+                "arch_kwargs": KWARGS,
+                "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+            },
+        },
+        "3d_cascade": {"inherits_from": "3d_fullres", "batch_size": 4},
+    },
+}
+DATASET = {"channel_names": {"0": "CT", "1": "PET"}, "labels": {"background": 0, "ball": 1, "cube": 2, "ignore": 3}}
+
+
+@pytest.fixture
+def plans_file(tmp_path):
+    (tmp_path / "dataset.json").write_text(json.dumps(DATASET))
+    path = tmp_path / "nnUNetPlans.json"
+    path.write_text(json.dumps(PLANS))
+    return path
+
+
+def test_the_new_file_differs_in_its_widths_and_name_alone(plans_file):
+    plan = narrow_nnunet(plans_file, budget_bytes=200_000)
+    new = json.loads(plans_file.with_name(f"nnUNetPlans_ccnet_{plan.channels[0]}_{plan.channels[-1]}.json").read_text())
+    assert json.loads(plans_file.read_text()) == PLANS
+    expected = copy.deepcopy(PLANS)
+    expected["plans_name"] = new["plans_name"]
+    expected["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"] = list(plan.channels)
+    assert new == expected
+    assert plan.size.input_shape == (2, 2, 8, 16, 16)
+    assert plan.family.divisor == (2, 4, 4)
+
+
+@pytest.mark.parametrize("kind", ["PlainConvUNet", "ResidualEncoderUNet"])
+def test_counts_are_those_of_the_network_that_nnunet_builds(plans_file, kind):
+    changed = copy.deepcopy(PLANS)
+    architecture = changed["configurations"]["3d_fullres"]["architecture"]
+    architecture["network_class_name"] = f"{PLACE}.{kind}"
+    if kind == "ResidualEncoderUNet":
+        architecture["arch_kwargs"]["n_blocks_per_stage"] = architecture["arch_kwargs"].pop("n_conv_per_stage")
+    plans_file.write_text(json.dumps(changed))
+    plan = narrow_nnunet(plans_file, budget_bytes=300_000)
+    given = {**architecture["arch_kwargs"], "features_per_stage": list(plan.channels)}
+    given |= {"conv_op": torch.nn.Conv3d, "norm_op": torch.nn.InstanceNorm3d, "nonlin": torch.nn.LeakyReLU}
+    theirs = getattr(unet, kind)(input_channels=2, num_classes=3, **given)
+    assert network_size(theirs).parameters == plan.size.parameters
+    assert disk_bytes(plan.network_def) <= 300_000
+    ours = build_network(plan.network_def)
+    assert isinstance(ours, PlannedByNNUNet)
+    ours.network.load_state_dict(theirs.state_dict())
+    assert ours(torch.zeros(1, 2, 8, 16, 16)).shape == (1, 3, 8, 16, 16)
+
+
+def test_a_configuration_that_inherits_gets_widths_of_its_own(plans_file):
+    plan = narrow_nnunet(plans_file, configuration="3d_cascade", budget_bytes=200_000, name="mine")
+    new = json.loads(plans_file.with_name("mine.json").read_text())["configurations"]
+    assert new["3d_fullres"] == PLANS["configurations"]["3d_fullres"]
+    assert new["3d_cascade"]["architecture"]["arch_kwargs"]["features_per_stage"] == list(plan.channels)
+    assert plan.size.input_shape[0] == 4
+
+
+def test_the_verb_says_how_to_train_and_what_the_prediction_rests_on(plans_file, capsys):
+    assert main(["nnunet", str(plans_file), "--budget_bytes", "200000", "--layerwise", "false"]) == 0
+    printed = capsys.readouterr().out
+    assert "nnUNetv2_train Dataset123_Balls 3d_fullres FOLD -p nnUNetPlans_ccnet_" in printed
+    assert "was measured; the law is of PlainUNet" in printed
+    assert main(["nnunet"]) == 1
+    assert "name the plans file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "given", "message"),
+    [
+        ({}, {"configuration": "2d"}, "configuration must be one of 3d_cascade, 3d_fullres"),
+        ({"network_class_name": "nnunetv2.Other"}, {}, "networks that can be narrowed are PlainConvUNet"),
+        ({"arch_kwargs": {**KWARGS, "conv_op": "os.system"}}, {}, "conv_op names 'os.system', which is no class of"),
+        ({"arch_kwargs": {**KWARGS, "conv_op": "torch.nn.functional.conv3d"}}, {}, "which is no class of torch.nn"),
+        (None, {}, "names no `architecture`: make it anew"),
+        ({}, {"budget_bytes": 100}, "still needs"),
+    ],
+)
+def test_refusals(plans_file, change, given, message):
+    changed = copy.deepcopy(PLANS)
+    if change is None:
+        del changed["configurations"]["3d_fullres"]["architecture"]
+    else:
+        changed["configurations"]["3d_fullres"]["architecture"].update(change)
+    plans_file.write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match=message):
+        narrow_nnunet(plans_file, **{"budget_bytes": 200_000, **given})
+    assert [path.name for path in plans_file.parent.glob("nnUNetPlans_ccnet*")] == []
+
+
+def test_regions_have_one_answer_each(plans_file):
+    (plans_file.parent / "regions.json").write_text(
+        json.dumps(
+            {**DATASET, "labels": {"background": 0, "whole": [1, 2], "core": [2]}, "regions_class_order": [1, 2]}
+        )
+    )
+    plan = narrow_nnunet(plans_file, dataset=plans_file.parent / "regions.json", budget_bytes=200_000)
+    assert plan.network_def["out_channels"] == 2
