@@ -25,8 +25,9 @@ __all__ = ["Rung", "Search", "Step", "Training", "next_step"]
 
 _IMAGES = 30  # of a test part on which the law's noise was measured; fewer held-out images scatter more
 _PRICE = 10.0  # in logs of the size, of as many multiply-adds as one training of the full-size network takes
-_LEAST_VALUE = 0.02  # in logs of the size, below which another training is not worth its time
-_NO_ANSWER = 0.7  # in logs of the size, what it is worth to have an answer at all
+_LEAST_VALUE = 0.01  # in logs of the size, of the time that any training takes
+_MOST_TRAININGS = 16  # in all: at coarse scales they cost next to no arithmetic, but time
+_NO_ANSWER = 2.0  # in logs of the size, what it is worth to have an answer at all
 _PSEUDO = 5  # trainings that what is known of the others counts for, where one rung fails to learn
 _LEAST_SPREAD = 0.5  # of the log of the noise: other images may scatter much more than those of the law
 _OUTCOMES, _OUTCOME_WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
@@ -165,7 +166,7 @@ def _climb(
             which = "a first scale" if best is None else "the next finer scale"
             return None, ((rung, 0),), f"{where}: {which}"
         if not _learned(runs):
-            if len(runs) < 2 and rung.cost <= left:
+            if len(runs) < min(2, search.most_seeds) and rung.cost <= left:
                 return None, ((rung, len(runs)),), f"{where} failed to learn: again"
             continue
         if best is None:
@@ -174,7 +175,7 @@ def _climb(
         before = _runs(trainings, search.climbing(best, climber))
         gain, error = _gain(runs, before, noise)
         if abs(gain - search.tolerance / 2) < error:
-            again = [(each[0].rung, len(each)) for each in (runs, before) if len(each) < 2]
+            again = [(each[0].rung, len(each)) for each in (runs, before) if len(each) < min(2, search.most_seeds)]
             if again and sum(rung.cost for rung, _ in again) <= left:
                 over = resolution_words(best)
                 return None, tuple(again), f"{where} gains {gain:+.1%} over {over}, too close to tell: again"
@@ -214,12 +215,13 @@ def _choose(search: Search, trainings: Sequence[Training], known: _Known, left: 
     answer = _answer(search, sure)
     now = _worth(search, sure)
     values = [
-        (now - _expected(search, trainings, known, rung) - _PRICE * rung.cost, rung)
+        (now - _expected(search, trainings, known, rung) - _PRICE * rung.cost - _LEAST_VALUE, rung)
         for rung in (*search.rungs[known.best], *_climbers(search, trainings, known))
         if len(_runs(trainings, rung)) < search.most_seeds and rung.cost <= left
     ]
     value, rung = max(values, key=lambda each: each[0], default=(0.0, None))
-    if rung is not None and (value > _LEAST_VALUE or answer is None):
+    wanted = 0.0 if answer else -_PRICE * search.most_cost  # without an answer all may be spent that was allowed
+    if rung is not None and value > wanted and len(trainings) < _MOST_TRAININGS:
         seed = len(_runs(trainings, rung))
         where = f"{_words(rung)} at {resolution_words(rung.scale)}"
         return Step(((rung, seed),), None, 0.0, f"{where}{' again' if seed else ''}: decides most")
@@ -227,7 +229,9 @@ def _choose(search: Search, trainings: Sequence[Training], known: _Known, left: 
         return Step((), answer, sure[answer], "sure enough")
     most = max(sure.values())
     chosen = min((each for each in sure if sure[each] >= most - 0.02), key=_by_size)
-    return Step((), chosen, sure[chosen], "the cost is spent" if left < max(r.cost for r in sure) else "no surer")
+    spent = left < max(rung.cost for rung in sure)
+    reason = "the cost is spent" if spent else f"after {len(trainings)} trainings"
+    return Step((), chosen, sure[chosen], reason)
 
 
 def _sure(search: Search, trainings: Sequence[Training], known: _Known) -> dict[Rung, float]:

@@ -27,10 +27,6 @@ FULL = (64, 128, 256, 512, 1024)
 CLIMBER = (12, 10, 9, 7, 6)
 
 
-def is_tapered(channels: tuple[int, ...]) -> bool:
-    return channels[-1] <= channels[0]
-
-
 def mean_of(records: list[TrialRecord], images: slice) -> float:
     return float(np.mean([each for record in records for each in record.per_image["f1"][images] if each is not None]))
 
@@ -63,10 +59,9 @@ def replayed(name: str, records: list[TrialRecord], law: Any, held: slice, test:
     full = family.size(FULL, one.size.input_shape, scale=1).macs * one.recipe["batch_size"]
     rungs: dict[Any, list[Rung]] = defaultdict(list)
     for (scale, channels), found in runs.items():
-        if is_tapered(channels):
-            width, size = family.width(channels, law.measure), found[0].size
-            cost = size.macs * found[0].recipe["batch_size"] / full
-            rungs[scale].append(Rung(channels, scale, width, size.file_bytes, size.file_bytes, size.macs, cost))
+        width, size = family.width(channels, law.measure), found[0].size
+        cost = size.macs * found[0].recipe["batch_size"] / full
+        rungs[scale].append(Rung(channels, scale, width, size.file_bytes, size.file_bytes, size.macs, cost))
     coarse_to_fine = sorted(rungs, key=lambda scale: -float(np.prod(per_axis(scale, 2))))
     search = Search(
         rungs={scale: sorted(rungs[scale], key=lambda rung: rung.width) for scale in coarse_to_fine},
@@ -74,7 +69,7 @@ def replayed(name: str, records: list[TrialRecord], law: Any, held: slice, test:
         law=law,
         full_width=family.width(FULL, law.measure),
         images=len(records[0].per_image["f1"][held]),
-        most_seeds=2,
+        most_seeds=min(len(found) for (_, channels), found in runs.items() if channels == CLIMBER),
         most_cost=0.1,
         **asked,
     )
