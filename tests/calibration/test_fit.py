@@ -5,10 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from monai_ccnet.calibration import OMEGAS, calibrate, degradation_points, profiles_for, refit
-from monai_ccnet.calibration.fit import RECORDS
+from monai_ccnet.calibration import (
+    OMEGAS,
+    calibrate,
+    calibrate_width,
+    degradation_points,
+    planned_scales,
+    profiles_for,
+    refit,
+    refit_width,
+)
+from monai_ccnet.calibration.fit import RECORDS, WIDTH_RECORDS
 from monai_ccnet.complexity import ComplexityProfile
-from monai_ccnet.degradation import CALIBRATED, DegradationModel
+from monai_ccnet.degradation import CALIBRATED, DegradationModel, WidthLaw
 from monai_ccnet.training import load_records
 from monai_ccnet.values import load_values, save_values
 
@@ -148,3 +157,30 @@ def test_refusals(records, record):
     other = replace(record, network_def={"_target_": "UCUNet"})
     with pytest.raises(ValueError, match=r"belongs to one network.*UCUNet"):
         degradation_points([*records, other], {})
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_shipped_law_in_width_is_that_of_its_records(metric):
+    law, again = WidthLaw.calibrated("plain_unet", metric), refit_width("plain_unet", metric)[0]
+    assert again.measure == law.measure
+    assert again.dataset_losses.keys() == law.dataset_losses.keys()
+    for name in ("exponent", "loss", "loss_deviation", "noise", "noise_spread", "points", "not_learned", "narrowest"):
+        assert getattr(again, name) == pytest.approx(getattr(law, name), rel=1e-4), name
+    assert (law.network, law.spatial_dims, law.stages) == ("PlainUNet", 2, 5)
+
+
+def test_records_of_a_law_in_width_name_no_place_and_are_at_planned_scales():
+    for path in WIDTH_RECORDS.glob("*.jsonl"):
+        assert set("\\@").isdisjoint(path.read_text()), "an address"
+        assert all("dataset_dir" not in record.recipe for record in load_records(path))
+    scales = planned_scales("plain_unet")
+    assert scales["chase_db1"] == 1
+    assert scales["melanoma"] == 8
+
+
+def test_laws_of_several_networks_or_without_records_are_refused(records):
+    with pytest.raises(FileNotFoundError, match="come with a checkout of the source"):
+        refit_width("nothing")
+    deeper = replace(records[0], network_def={**records[0].network_def, "channels": [2, 2]})
+    with pytest.raises(ValueError, match="a law belongs to one network"):
+        calibrate_width([*records, deeper])
