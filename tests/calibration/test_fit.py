@@ -21,6 +21,7 @@ from monai_ccnet.degradation import CALIBRATED, DegradationModel, WidthLaw
 from monai_ccnet.training import load_records
 from monai_ccnet.values import load_values, save_values
 
+METRICS = ("f1", "iu")
 SHIPPED = sorted(
     f"{path.parent.name}/{metric}" for metric in ("f1", "iu") for path in CALIBRATED.glob(f"*/{metric}.json")
 )
