@@ -53,8 +53,8 @@ def ladder(family: NetworkFamily, allocation: str | None, decades: float = 0.15)
         decades: decades of width from one step to the next; 0.15 halves the weights.
 
     >>> unet = NetworkFamily.of({"_target_": "monai_ccnet.networks.PlainUNet"})
-    >>> ladder(unet, "taper")[2:6]
-    [(4, 3, 3, 2, 2), (6, 5, 4, 3, 3), (8, 7, 6, 5, 4), (11, 9, 8, 7, 6)]
+    >>> ladder(unet, "taper")[3:6]
+    [(4, 3, 3, 2, 2), (6, 5, 4, 3, 3), (8, 7, 6, 5, 4)]
     """
     rule = uniform if allocation is None else tapered
     steps, found = 0, dict[Channels, None]()

@@ -69,20 +69,18 @@ def replayed(name: str, records: list[TrialRecord], law: Any, held: slice, test:
         law=law,
         full_width=family.width(FULL, law.measure),
         images=len(records[0].per_image["f1"][held]),
-        most_seeds=min(len(found) for (_, channels), found in runs.items() if channels == CLIMBER),
+        most_seeds=2,
         most_cost=0.1,
         **asked,
     )
     trainings: list[Training] = []
+    repeated = 0
     while (step := next_step(search, trainings)).train:
-        before = len(trainings)
         for rung, seed in step.train:
             found = sorted(runs[rung.scale, rung.channels], key=lambda record: record.recipe["seed"])
-            if seed < len(found):
-                score = mean_of([found[seed]], held)
-                trainings.append(Training(rung, seed, score, found[seed].has_learned))
-        if len(trainings) == before:
-            return {"data_set": name, "chosen": f"no record of {step.train}"}
+            repeated += seed >= len(found)  # a seed that was not trained is the last one once more
+            record = found[min(seed, len(found) - 1)]
+            trainings.append(Training(rung, seed, mean_of([record], held), record.has_learned))
     wide = [each for (_, channels), each in runs.items() if channels[0] >= 16]
     plateau = max(mean_of(each, test) for each in wide)
     reached = mean_of(runs[step.chosen.scale, step.chosen.channels], test) if step.chosen else 0.0
@@ -96,6 +94,7 @@ def replayed(name: str, records: list[TrialRecord], law: Any, held: slice, test:
         "lost": f"{1 - reached / plateau:.4f}",
         "true": reached >= (1 - search.tolerance) * plateau,
         "trainings": len(trainings),
+        "repeated": repeated,
         "cost": f"{sum(training.rung.cost for training in trainings):.4f}",
     }
 
