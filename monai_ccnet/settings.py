@@ -33,9 +33,7 @@ SETTINGS: dict[str, Setting] = {
     "weights": Setting("path or none", "file of the weights: a state dict, or a checkpoint that holds one"),
     "plans": Setting("path or none", "plans file of nnU-Net"),
     "configuration": Setting("text", "configuration of the plans file, such as `2d` or `3d_fullres`"),
-    "dataset": Setting(
-        "path or none", "folder with the `dataset.json`, or that file; by default beside the plans file"
-    ),
+    "dataset": Setting("any", "folder with the `dataset.json`, or that file; by default beside the plans file"),
     "plans_name": Setting("text or none", "name of the new plans"),
     "json": Setting("True or False", "whether the result is printed as JSON, for machines"),
     "device": Setting("any", "torch device of training and evaluation"),
