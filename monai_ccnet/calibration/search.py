@@ -61,7 +61,8 @@ class Training(NamedTuple):
 class Step(NamedTuple):
     """What to train next, with which seeds; nothing at the end, and ``chosen`` is then the answer, if there is one.
 
-    ``probability`` is that of being good enough, and ``reason`` says why this step was taken.
+    ``probability`` is that of being good enough, and ``reason`` says why this step was taken. Where no rung is sure
+    enough, the answer is the one that scored best on the held-out images.
     """
 
     train: tuple[tuple[Rung, int], ...]
@@ -227,8 +228,7 @@ def _choose(search: Search, trainings: Sequence[Training], known: _Known, left: 
         return Step(((rung, seed),), None, 0.0, f"{where}{' again' if seed else ''}: decides most")
     if answer is not None:
         return Step((), answer, sure[answer], "sure enough")
-    most = max(sure.values())
-    chosen = min((each for each in sure if sure[each] >= most - 0.02), key=_by_size)
+    chosen = max(sure, key=lambda rung: float(np.mean([run.score for run in _learned(_runs(trainings, rung))])))
     spent = left < max(rung.cost for rung in sure)
     reason = "the cost is spent" if spent else f"after {len(trainings)} trainings"
     return Step((), chosen, sure[chosen], reason)
