@@ -216,7 +216,7 @@ class NetworkFamily(Value):
             measure: ``"first"``, the first stage's channels; ``"mean"``, the geometric mean of all; ``"macs"`` or
                 ``"weights"``, the square root of the multiply-adds of a pixel or of the kernel weights.
 
-        >>> NetworkFamily.of({"_target_": "PlainUNet", "channels": [64, 128, 256]}).width((4, 8, 16))
+        >>> round(NetworkFamily.of({"_target_": "PlainUNet", "channels": [64, 128, 256]}).width((4, 8, 16)), 6)
         8.0
         """
         if measure == "first":
