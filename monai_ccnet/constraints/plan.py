@@ -133,7 +133,11 @@ class CompressionPlan(Value):
     @property
     def is_extrapolated(self) -> bool:
         """Whether the network is smaller than any that the law was fitted to, so that its prediction may not hold."""
-        return self.predicted is not None and self._outlook.margin(self.channels) < -0.01
+        if self.predicted is None:
+            return False
+        if isinstance(self.degradation, WidthLaw):
+            return self._outlook.margin(self.channels) < -0.01
+        return self.compression > 1.01 * self._outlook.covered_compression
 
     @property
     def assumption(self) -> str | None:
@@ -143,7 +147,9 @@ class CompressionPlan(Value):
     @functools.cached_property
     def _outlook(self) -> Outlook:
         """What can be said of the law without the data set."""
-        return Outlook(self.family, self.allocation, None, self.degradation)
+        outlook = Outlook(self.family, self.allocation, None, self.degradation)
+        outlook.__dict__["full_weights"] = self.full_size.weights  # counted once, when it was planned
+        return outlook
 
     @property
     def floor(self) -> float:
