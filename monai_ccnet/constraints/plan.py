@@ -239,7 +239,10 @@ class CompressionPlan(Value):
         for each in self.constraints:
             if not isinstance(each, DiskBudget):
                 continue
-            needed = each.needed(self.network_def)
+            try:
+                needed = each.needed(self.network_def)
+            except (ValueError, TypeError):  # a config that builds no network, as a damaged file may hold
+                return []
             words = f"Of {each.max_bytes:,} bytes at {each.bits_per_weight} bits it takes {needed:,}"
             words += f"; {each.max_bytes - needed:,} are left" if needed <= each.max_bytes else ""
             if len(self.channels) == 1 and self.channels[0] < self.full_channels[0]:
