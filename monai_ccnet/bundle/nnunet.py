@@ -32,16 +32,7 @@ def nnunet_network_def(
         ValueError: if the configuration is not there, its architecture is of another kind or version, or the data
             set's channels or labels are not said.
     """
-    found = plans.get("configurations")
-    if not isinstance(found, Mapping) or configuration not in found:
-        known = sorted(found) if isinstance(found, Mapping) else []
-        raise ValueError(f"configuration must be one of {', '.join(known) or 'none'}, got {shown(configuration)}.")
-    settings: dict[str, Any] = {}
-    name: Any = configuration
-    while name is not None:  # a configuration may inherit from others
-        if name not in found:
-            raise ValueError(f"configuration {shown(name)}, from which another inherits, is missing.")
-        settings, name = {**found[name], **settings}, found[name].get("inherits_from")
+    settings = _settings(plans, configuration)
     architecture = settings.get("architecture")
     if not isinstance(architecture, Mapping) or "arch_kwargs" not in architecture:
         raise ValueError("the plans file names no `architecture`: make it anew with nnU-Net 2.4 or later.")
@@ -65,6 +56,24 @@ def nnunet_network_def(
         "arguments": arguments,
     }
     return network_def, (int(settings["batch_size"]), len(channels), *map(int, patch))
+
+
+def _settings(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
+    """Return the settings of a configuration, with those that it inherits from others."""
+    found = plans.get("configurations")
+    if not isinstance(found, Mapping) or configuration not in found:
+        known = sorted(found) if isinstance(found, Mapping) else []
+        raise ValueError(f"configuration must be one of {', '.join(known) or 'none'}, got {shown(configuration)}.")
+    settings: dict[str, Any] = {}
+    left, name = set(found), configuration
+    while name is not None:
+        if name not in left:
+            raise ValueError(
+                f"configuration {shown(name)}, from which another inherits, is missing or inherits from itself."
+            )
+        left.remove(name)
+        settings, name = {**found[name], **settings}, found[name].get("inherits_from")
+    return settings
 
 
 def _answers(labels: Mapping[str, Any]) -> int:
@@ -121,8 +130,8 @@ def narrow_nnunet(
     changed = copy.deepcopy(dict(plans))
     changed["plans_name"] = named
     holder = changed["configurations"][configuration]
-    if "architecture" not in holder:  # inherited: the narrowed one is this configuration's own
-        holder["architecture"] = copy.deepcopy(_inherited(plans, configuration))
+    # Where it is inherited, the narrowed one is this configuration's own.
+    holder["architecture"] = copy.deepcopy(_settings(plans, configuration)["architecture"])
     holder["architecture"]["arch_kwargs"]["features_per_stage"] = list(plan.channels)
     write_json(path.with_name(f"{named}.json"), changed)
     print(
@@ -132,10 +141,3 @@ def narrow_nnunet(
         sep="\n",
     )
     return plan
-
-
-def _inherited(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
-    found, name = plans["configurations"], configuration
-    while "architecture" not in found[name]:
-        name = found[name]["inherits_from"]
-    return dict(found[name]["architecture"])

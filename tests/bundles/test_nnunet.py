@@ -44,6 +44,7 @@ PLANS = {
             },
         },
         "3d_cascade": {"inherits_from": "3d_fullres", "batch_size": 4},
+        "a circle": {"inherits_from": "a circle"},
     },
 }
 DATASET = {"channel_names": {"0": "CT", "1": "PET"}, "labels": {"background": 0, "ball": 1, "cube": 2, "ignore": 3}}
@@ -109,12 +110,13 @@ def test_the_verb_says_how_to_train_and_what_the_prediction_rests_on(plans_file,
 @pytest.mark.parametrize(
     ("change", "given", "message"),
     [
-        ({}, {"configuration": "2d"}, "configuration must be one of 3d_cascade, 3d_fullres"),
+        ({}, {"configuration": "2d"}, "configuration must be one of 3d_cascade, 3d_fullres, a circle"),
         ({"network_class_name": "nnunetv2.Other"}, {}, "networks that can be narrowed are PlainConvUNet"),
         ({"arch_kwargs": {**KWARGS, "conv_op": "os.system"}}, {}, "conv_op names 'os.system', which is no class of"),
         ({"arch_kwargs": {**KWARGS, "conv_op": "torch.nn.functional.conv3d"}}, {}, "which is no class of torch.nn"),
         (None, {}, "names no `architecture`: make it anew"),
         ({}, {"budget_bytes": 100}, "still needs"),
+        ({}, {"configuration": "a circle"}, "is missing or inherits from itself"),
     ],
 )
 def test_refusals(plans_file, change, given, message):
