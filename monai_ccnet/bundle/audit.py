@@ -195,32 +195,27 @@ def _windows(config: Any, place: str = "") -> Iterator[str]:
             yield from _windows(value, f"{place}::{index}")
 
 
-def _whole(network: torch.nn.Module) -> dict[str, Any]:
-    size = network_size(network)
-    return {
-        "network": type(network).__name__,
-        "parameters": size.parameters,
-        "file_bytes": {str(bits): disk_bytes(network, bits) for bits in _BITS},
-    }
+def _whole(network: Any) -> dict[str, Any]:
+    return {"network": _class(network), "parameters": network_size(network).parameters, "file_bytes": _bytes(network)}
+
+
+def _bytes(network: Any) -> dict[str, int]:
+    return {str(bits): disk_bytes(network, bits) for bits in _BITS}
 
 
 def _known(network: Mapping[str, Any], shape: tuple[int, ...] | None, windows: str) -> dict[str, Any]:
     """Return the sizes of a network that its config describes, and those of narrower ones."""
-    found: dict[str, Any] = {"network": _class(network), "windows": windows}
-    found["parameters"] = network_size(network).parameters
-    found["file_bytes"] = {str(bits): disk_bytes(network, bits) for bits in _BITS}
+    found: dict[str, Any] = {**_whole(network), "windows": windows}
     try:
-        family, reason = _family(network, found), None
+        family = _family(network, found)
     except (ValueError, TypeError, RuntimeError) as error:  # the last two by its own code
-        family, reason = None, _one_line(error)
-    if family is None:
-        return {**found, "reason": reason}
+        return {**found, "reason": _one_line(error)}
     input_shape = shape or family.input_shape
     with contextlib.suppress(ValueError, TypeError, RuntimeError):  # it takes more than an image
         family.check_input_shape(input_shape)
         found |= _sizes(family, input_shape)
     rungs = ladder(family, "taper" if family.layerwise else None)
-    smallest = disk_bytes(family.at(rungs[0]), 8)
+    narrower = [(channels, _bytes(family.at(channels))) for channels in rungs[: _STEPS + 1]]
     return {
         **found,
         "full_channels": list(family.channels),
@@ -228,12 +223,12 @@ def _known(network: Mapping[str, Any], shape: tuple[int, ...] | None, windows: s
         "narrower": [
             {
                 "channels": list(channels),
-                "file_bytes": {str(bits): disk_bytes(family.at(channels), bits) for bits in _BITS},
-                "saves": round(1 - disk_bytes(family.at(channels)) / found["file_bytes"]["32"], 4),
+                "file_bytes": taken,
+                "saves": round(1 - taken["32"] / found["file_bytes"]["32"], 4),
             }
-            for channels in rungs[: _STEPS + 1]
+            for channels, taken in narrower
         ],
-        "budgets": [smallest, found["file_bytes"]["32"]],
+        "budgets": [narrower[0][1]["8"], found["file_bytes"]["32"]],
     }
 
 

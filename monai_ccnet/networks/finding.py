@@ -105,7 +105,7 @@ def find_widths(network_def: NetworkDef) -> Widths:
             "work at a coarser scale."
         )
     *_, name, value = min(found, key=lambda each: each[:2])  # a width of all stages rather than of one part
-    step = next((step for step in _STEPS if _builds_by(network_def, name, value, step)), None)
+    step = next((step for step in _STEPS if _builds_by(network_def, name, value, step, shape is not None)), None)
     multiple = step or (value if isinstance(value, int) else math.gcd(*value))
     size = next((key for key in _SIZES if key in arguments_of(network_def)), None)
     return Widths(name, _scales(full, network_def, value), multiple=multiple, least=multiple, input_size=size)
@@ -123,9 +123,8 @@ def _moved(value: Any, move: Any) -> Any:
     return move(value) if isinstance(value, int) else [move(each) for each in value]
 
 
-def _builds_by(network_def: Mapping[str, Any], name: str, value: Any, step: int) -> bool:
+def _builds_by(network_def: Mapping[str, Any], name: str, value: Any, step: int, runs: bool) -> bool:
     """Tell whether a network builds, and runs where the full one does, with widths that are odd multiples of a step."""
-    runs = _output_shape(build_network(network_def, device="meta"), network_def) is not None
     for share in (0.5, 0.75):
         odd = _moved(value, lambda width, share=share: step * (int(share * width / step) // 2 * 2 + 1))
         network = _built({**network_def, name: odd})
