@@ -316,9 +316,8 @@ def refit_width(network: str, metric: str = "f1") -> list[WidthLaw]:
     Raises:
         FileNotFoundError: if there are no records of the network, as in an installed wheel.
     """
-    records = [
-        record for record in load_width_records(network) if record.scale == planned_scales(network)[record.dataset]
-    ]
+    planned = planned_scales(network)
+    records = [record for record in load_width_records(network) if record.scale == planned[record.dataset]]
     sets = len({record.dataset for record in records})
     source = f"monai_ccnet's own {len(records)} trainings on {sets} data sets by the planned recipe"
     return calibrate_width(records, metric=metric, source=source)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+from ship_calibration import without_place
 
 from monai_ccnet.calibration import calibrate_width, load_width_records, planned_scales, refit_width, width_points
 from monai_ccnet.calibration.fit import WIDTH_RECORDS
@@ -60,11 +61,7 @@ def take_in(results: Path, data: Path) -> None:
     ceilings = {each.dataset: each for each in map(LabelCeiling.load, sorted(results.glob("*.ceiling.json")))}
     for dims, network in NETWORKS.items():
         records = [
-            replace(
-                record,
-                recipe={key: value for key, value in record.recipe.items() if key != "dataset_dir"},
-                per_image={"f1": record.per_image["f1"]},
-            )
+            replace(without_place(record), per_image={"f1": record.per_image["f1"]})
             for record in found
             if record.error is None and inner_def(record.network_def)["spatial_dims"] == dims
         ]
