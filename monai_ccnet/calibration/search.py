@@ -221,8 +221,8 @@ def _choose(search: Search, trainings: Sequence[Training], known: _Known, left: 
         if len(_runs(trainings, rung)) < search.most_seeds and rung.cost <= left
     ]
     value, rung = max(values, key=lambda each: each[0], default=(0.0, None))
-    wanted = 0.0 if answer else -_PRICE * search.most_cost  # without an answer all may be spent that was allowed
-    if rung is not None and value > wanted and len(trainings) < _MOST_TRAININGS:
+    is_worth_it = value > 0 or answer is None  # without an answer all may be spent that was allowed
+    if rung is not None and is_worth_it and len(trainings) < _MOST_TRAININGS:
         seed = len(_runs(trainings, rung))
         where = f"{_words(rung)} at {resolution_words(rung.scale)}"
         return Step(((rung, seed),), None, 0.0, f"{where}{' again' if seed else ''}: decides most")

@@ -29,6 +29,7 @@ class Outlook:
         allocation: rule for the widths, ``"complexity"``, ``"taper"`` or ``None``, as in a plan.
         complexity: profile of the data set; without one a law in complexity predicts nothing.
         law: law that predicts the scores.
+        counted_weights: kernel weights of the full-size network, where they were counted before.
 
     Raises:
         ValueError: if the profile's settings differ from the law's, it lacks a scale that the rule needs, or the rule
@@ -39,6 +40,7 @@ class Outlook:
     allocation: str | None
     complexity: ComplexityProfile | None
     law: Law
+    counted_weights: int | None = None
 
     def __post_init__(self) -> None:
         if self.allocation == "complexity" and isinstance(self.law, WidthLaw):
@@ -80,7 +82,7 @@ class Outlook:
     @functools.cached_property
     def full_weights(self) -> int:
         """Kernel weights of the full-size network."""
-        return kernel_weights(self.family.network_def)
+        return self.counted_weights or kernel_weights(self.family.network_def)
 
     @property
     def covered_compression(self) -> float:

@@ -147,9 +147,7 @@ class CompressionPlan(Value):
     @functools.cached_property
     def _outlook(self) -> Outlook:
         """What can be said of the law without the data set."""
-        outlook = Outlook(self.family, self.allocation, None, self.degradation)
-        outlook.__dict__["full_weights"] = self.full_size.weights  # counted once, when it was planned
-        return outlook
+        return Outlook(self.family, self.allocation, None, self.degradation, self.full_size.weights)
 
     @property
     def floor(self) -> float:

@@ -212,9 +212,10 @@ def folds(
             f"all {len(items)} training images are of one {by.replace('_', ' ')}, so that none can be held out to "
             "choose by: add others, or give --held_out_by image if images of one subject may stand on both sides."
         )
-    count = min(4, len(groups)) if len(groups) < _FEW else 1
-    outs = [set(groups[place::count]) for place in range(count)]
-    if count == 1:
+    if len(groups) < _FEW:
+        count = min(4, len(groups))
+        outs = [set(groups[place::count]) for place in range(count)]
+    else:
         outs = [set(groups[: round(share * len(groups))])]
     return [
         (

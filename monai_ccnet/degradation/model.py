@@ -34,7 +34,7 @@ from monai_ccnet.degradation.published import (
 from monai_ccnet.files import shown
 from monai_ccnet.values import Value, check_numbers
 
-__all__ = ["CALIBRATED", "DegradationModel"]
+__all__ = ["CALIBRATED", "DegradationModel", "calibrated_file"]
 
 _SAME_SIZE = 0.05  # relative difference of full-size networks that other channels in and out can cause
 _LARGEST, _MOST_CURVED = 1e6, 10.0  # beyond which a law says nothing that could be calculated
@@ -179,12 +179,7 @@ class DegradationModel(Value):
         Raises:
             ValueError: if there is no such law; the message lists those available.
         """
-        path = CALIBRATED / network / f"{metric}.json"
-        if not path.is_file():
-            files = [file for metric in METRICS for file in CALIBRATED.glob(f"*/{metric}.json")]
-            known = sorted("/".join(file.with_suffix("").parts[-2:]) for file in files)
-            raise ValueError(f"no law is calibrated for {network}/{metric}: choose from {known}.")
-        return cls.load(path)
+        return cls.load(calibrated_file(network, metric))
 
     @classmethod
     def named(cls, law: str, network_def: Mapping[str, Any], metric: str = "f1") -> DegradationModel:
@@ -485,6 +480,26 @@ class DegradationModel(Value):
         if self.not_learned:
             words += f"; networks that failed to learn, not counted: {self.not_learned}"
         return words
+
+
+def calibrated_file(network: str, metric: str, ending: str = "", kind: str = "law") -> Path:
+    """Return the file of a law that the package ships.
+
+    Args:
+        network: name of the network family.
+        metric: name of the score.
+        ending: what follows the score in the names of the files of this kind of law.
+        kind: what is said of it in an error.
+
+    Raises:
+        ValueError: if there is no such law; the message lists those available.
+    """
+    path = CALIBRATED / network / f"{metric}{ending}.json"
+    if not path.is_file():
+        names = [(each, file) for each in METRICS for file in CALIBRATED.glob(f"*/{each}{ending}.json")]
+        known = sorted(f"{file.parent.name}/{each}" for each, file in names)
+        raise ValueError(f"no {kind} is calibrated for {network}/{metric}: choose from {known}.")
+    return path
 
 
 def _is_covariance(rows: tuple) -> bool:

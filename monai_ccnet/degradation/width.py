@@ -13,7 +13,7 @@ from scipy import optimize, special
 
 from monai_ccnet.degradation.curves import FREEDOM, Curve, Grid, fit_curves, grid_of, posterior, relative_scores
 from monai_ccnet.degradation.law import METRICS, Prediction, check_settings
-from monai_ccnet.degradation.model import CALIBRATED
+from monai_ccnet.degradation.model import calibrated_file
 from monai_ccnet.files import shown
 from monai_ccnet.values import Value, check_numbers
 
@@ -252,11 +252,7 @@ class WidthLaw(Value):
         Raises:
             ValueError: if there is no such law; the message lists those available.
         """
-        path = CALIBRATED / network / f"{metric}_width.json"
-        if not path.is_file():
-            known = sorted(f"{file.parent.name}/{file.stem[:-6]}" for file in CALIBRATED.glob("*/*_width.json"))
-            raise ValueError(f"no law in width is calibrated for {network}/{metric}: choose from {known}.")
-        return cls.load(path)
+        return cls.load(calibrated_file(network, metric, "_width", "law in width"))
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Raise an error for complexities that were measured with other settings than those of this law."""
