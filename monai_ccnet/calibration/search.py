@@ -153,7 +153,7 @@ def _climb(
     search: Search, trainings: Sequence[Training], climber: float, left: float
 ) -> tuple[Scale | None, tuple[tuple[Rung, int], ...], str]:
     """Return the best scale for one network; or what has to be trained to know it, and why."""
-    noise = search.noise(_prior(search)) * _few_images(search)
+    noise = search.noise(_prior(search))
     best: Scale | None = None
     for scale in search.rungs:
         rung = search.climbing(scale, climber)
