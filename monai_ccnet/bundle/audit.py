@@ -177,7 +177,7 @@ def _input_of(folder: Path, parser: ConfigParser, network: Any) -> tuple[tuple[i
                 roi = each.get_parsed_content(f"{place}::roi_size")
                 given = each.get(f"{place}::sw_batch_size") is not None
                 batch = int(each.get_parsed_content(f"{place}::sw_batch_size")) if given else 1
-                lengths = [int(length) for length in roi]
+                lengths = [int(roi)] * spatial_dims_of(network) if isinstance(roi, int) else list(map(int, roi))
                 if all(length > 0 for length in lengths):
                     return (batch, int(channels), *lengths), f"{batch} windows of {' x '.join(map(str, lengths))}"
     return None, ""

@@ -73,6 +73,11 @@ def test_a_known_network_with_its_own_windows(bundle):
     assert [line for line in words if "overlay/compress.yaml" in line and "--budget_bytes N" in line]
 
 
+def test_a_window_of_one_length_is_as_long_along_every_axis(bundle):
+    found = audit(bundle({**TRAIN, "patch": 48}))
+    assert (found["input_shape"], found["windows"]) == ([4, 1, 48, 48, 48], "4 windows of 48 x 48 x 48")
+
+
 def test_ids_that_their_commands_need(bundle):
     changed = {key: value for key, value in TRAIN.items() if key not in ("run", "train")}
     compress, *_ = audit(bundle({**changed, "training": ["$@trainer.run()"]}, name="train.yaml"))["commands"]
