@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
 from monai_ccnet.files import shown
 
-__all__ = ["Scale", "as_scale", "per_axis", "resolution_words", "scale_words"]
+__all__ = ["Scale", "as_scale", "halvings", "per_axis", "resolution_words", "scale_words"]
 
 Scale = int | tuple[int, ...]  # one for each axis if they differ
 
@@ -39,6 +40,17 @@ def per_axis(scale: int | Sequence[int], axes: int, name: str = "scale") -> tupl
     if isinstance(scale, Sequence) and len(scale) != axes:
         raise ValueError(f"a {name} for {axes} axes has one number or {axes}, got {list(scale)}.")
     return (whole,) * axes if isinstance(whole, int) else whole
+
+
+def halvings(scale: int | Sequence[int]) -> float:
+    """Return how often a scale halves the resolution, in the mean of the axes.
+
+    >>> halvings(4), halvings((2, 2, 1))
+    (2.0, 0.6666666666666666)
+    """
+    found = as_scale(scale)
+    axes = (found,) if isinstance(found, int) else found
+    return sum(map(math.log2, axes)) / len(axes)
 
 
 def scale_words(scale: int | Sequence[int]) -> str:

@@ -22,6 +22,7 @@ from monai_ccnet.constraints import (
     CompressionPlan,
     InfeasibleConstraintError,
     Outlook,
+    choose_scale,
     ladder,
     plan_at,
 )
@@ -167,9 +168,10 @@ def search_plan(
             "multiply-adds of one full-size training. Raise it."
         )
     climber = _climber(rungs)
+    planned = choose_scale(ceiling, family.coarsest)[0]
     images = sum(len(held) for _, held in split)
     full_width = family.width(family.channels, law.measure)
-    search = Search(rungs, climber, law, full_width, tolerance, confidence, max_cost, images)
+    search = Search(rungs, planned, climber, law, full_width, tolerance, confidence, max_cost, images)
     given = {**training, "recipe": recipe, "dataset_dir": str(data.folder)}
     if held_out_by in ("image", "file_name"):  # as asked: images of one subject may stand on both sides
         given["allow_overlap"] = True

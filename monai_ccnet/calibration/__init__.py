@@ -11,6 +11,7 @@ from monai_ccnet.calibration.fit import (
     profiles_for,
     refit,
     refit_width,
+    scale_gains,
     width_points,
 )
 
@@ -25,5 +26,6 @@ __all__ = [
     "profiles_for",
     "refit",
     "refit_width",
+    "scale_gains",
     "width_points",
 ]

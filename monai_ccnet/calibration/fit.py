@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -23,10 +24,11 @@ from monai_ccnet.degradation import (
     WidthLaw,
     WidthPoint,
 )
+from monai_ccnet.degradation.width import UNKNOWN_GAIN
 from monai_ccnet.networks.family import NetworkFamily
 from monai_ccnet.networks.scaling import inner_def
 from monai_ccnet.records import TrialRecord
-from monai_ccnet.scales import Scale
+from monai_ccnet.scales import Scale, halvings
 from monai_ccnet.training.sweeps import MULTIPLIERS, load_records
 from monai_ccnet.values import load_values
 
@@ -43,6 +45,7 @@ __all__ = [
     "profiles_for",
     "refit",
     "refit_width",
+    "scale_gains",
     "width_points",
 ]
 
@@ -316,11 +319,46 @@ def refit_width(network: str, metric: str = "f1") -> list[WidthLaw]:
     Raises:
         FileNotFoundError: if there are no records of the network, as in an installed wheel.
     """
-    planned = planned_scales(network)
-    records = [record for record in load_width_records(network) if record.scale == planned[record.dataset]]
+    planned, every = planned_scales(network), load_width_records(network)
+    records = [record for record in every if record.scale == planned[record.dataset]]
     sets = len({record.dataset for record in records})
     source = f"monai_ccnet's own {len(records)} trainings on {sets} data sets by the planned recipe"
-    return calibrate_width(records, metric=metric, source=source)
+    gains: Any = scale_gains(every, planned, metric)
+    return [replace(law, **gains) for law in calibrate_width(records, metric=metric, source=source)]
+
+
+def scale_gains(
+    records: Iterable[TrialRecord], planned: Mapping[str, Scale], metric: str = "f1"
+) -> dict[str, tuple[float, float]]:
+    """Return what networks gain at ``"coarser"`` and ``"finer"`` scales than the planned one, as a law holds it.
+
+    Each factor of two in resolution counts, a data set by the mean over its networks. One made data set of
+    :data:`~monai_ccnet.degradation.width.UNKNOWN_GAIN` stands beside them, so that a few cannot look too sure.
+
+    Args:
+        records: records of trainings at any scales; only networks that learned at the planned one and another count.
+        planned: planned scale of each data set.
+        metric: name of a score of the records.
+    """
+    scores: dict[tuple[str, str], dict[Scale, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        if record.error is None and record.has_learned:
+            scores[record.dataset, _inner(record)][record.scale].append(record.score(metric))
+    gains: dict[str, dict[str, list[float]]] = {"coarser": defaultdict(list), "finer": defaultdict(list)}
+    for (name, _), found in scores.items():
+        for scale in set(found) - {planned[name]} if planned[name] in found else ():
+            doublings = halvings(scale) - halvings(planned[name])
+            gain = math.log(np.mean(found[scale]) / np.mean(found[planned[name]])) / abs(doublings)
+            gains["coarser" if doublings > 0 else "finer"][name].append(gain)
+    return {which: _with_unknown([float(np.mean(own)) for own in each.values()]) for which, each in gains.items()}
+
+
+def _with_unknown(gains: Sequence[float]) -> tuple[float, float]:
+    mean, deviation = UNKNOWN_GAIN
+    count = len(gains) + 1
+    centre = (sum(gains) + mean) / count
+    squares = sum((gain - centre) ** 2 for gain in gains) + (mean - centre) ** 2 + deviation**2
+    return centre, math.sqrt(squares / count * (1 + 1 / count))
 
 
 def load_width_records(network: str) -> list[TrialRecord]:

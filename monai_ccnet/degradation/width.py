@@ -17,7 +17,7 @@ from monai_ccnet.degradation.model import calibrated_file
 from monai_ccnet.files import shown
 from monai_ccnet.values import Value, check_numbers
 
-__all__ = ["WIDTH_MEASURES", "WIDTH_WORDS", "WidthLaw", "WidthPoint"]
+__all__ = ["UNKNOWN_GAIN", "WIDTH_MEASURES", "WIDTH_WORDS", "WidthLaw", "WidthPoint"]
 
 # What may count as a network's width, in words; NetworkFamily.width calculates it.
 WIDTH_WORDS = {
@@ -27,6 +27,7 @@ WIDTH_WORDS = {
     "weights": "square root of the kernel weights",
 }
 WIDTH_MEASURES = tuple(WIDTH_WORDS)
+UNKNOWN_GAIN = (0.0, 0.05)  # of a scale beside the planned one, where no network was measured at both
 _FAILING_PRIOR = ((-4.0, 1.5), (-1.0, 1.0))  # of the log odds at the reference width, and of their change per doubling
 
 
@@ -73,6 +74,9 @@ class WidthLaw(Value):
         points: number of trained networks behind the numbers.
         not_learned: number of those that failed to learn.
         narrowest: smallest width that was measured; below it the law is an extrapolation.
+        coarser: log of the score at half the planned resolution over that at the planned one, by the same network:
+            mean and standard deviation over data sets.
+        finer: the same at twice the planned resolution.
         source: origin of the numbers.
     """
 
@@ -97,10 +101,15 @@ class WidthLaw(Value):
     points: int = 0
     not_learned: int = 0
     narrowest: float = 0.0
+    coarser: tuple[float, float] = UNKNOWN_GAIN
+    finer: tuple[float, float] = UNKNOWN_GAIN
     source: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "failing", tuple(self.failing))
+        for name in ("failing", "coarser", "finer"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+            if len(getattr(self, name)) != 2 or not all(map(math.isfinite, getattr(self, name))):
+                raise ValueError(f"{name} must hold two numbers, got {shown(getattr(self, name))}.")
         for name in ("settings", "dataset_losses", "dataset_noises"):
             object.__setattr__(self, name, dict(getattr(self, name)))
         if self.measure not in WIDTH_MEASURES:
@@ -115,8 +124,7 @@ class WidthLaw(Value):
         check_numbers("a law", 0, points=self.points, not_learned=self.not_learned, **self.dataset_noises)
         check_numbers("a law", -1e6, loss=self.loss, loss_per_complexity=self.loss_per_complexity)
         check_numbers("a law", -1e6, **self.dataset_losses)
-        if len(self.failing) != 2 or not all(map(math.isfinite, self.failing)):
-            raise ValueError(f"failing must hold two numbers, got {shown(self.failing)}.")
+        check_numbers("a law", 0, coarser_deviation=self.coarser[1], finer_deviation=self.finer[1])
 
     @classmethod
     def fit(cls, points: Iterable[WidthPoint], *, measure: str = "mean", **fields: Any) -> WidthLaw:

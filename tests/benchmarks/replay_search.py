@@ -8,14 +8,16 @@ Nothing is trained.
 """
 
 import argparse
+import math
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from monai_ccnet.calibration import calibrate_width
+from monai_ccnet.calibration import calibrate_width, scale_gains
 from monai_ccnet.calibration.search import Rung, Search, Training, next_step
 from monai_ccnet.files import write_table
 from monai_ccnet.networks import NetworkFamily, inner_def
@@ -39,8 +41,9 @@ def searches(records: list[TrialRecord], **asked: Any) -> Iterator[dict[str, Any
     at_planned = [record for record in records if record.scale == planned[record.dataset]]
     for name, own in by_set.items():
         law = calibrate_width([record for record in at_planned if record.dataset != name])[0]
+        law = replace(law, **scale_gains([record for record in records if record.dataset != name], planned))
         for half in (0, 1):
-            yield replayed(name, own, law, slice(half, None, 2), slice(1 - half, None, 2), **asked)
+            yield replayed(name, own, planned[name], law, slice(half, None, 2), slice(1 - half, None, 2), **asked)
 
 
 def counts(records: list[TrialRecord]) -> dict[Any, int]:
@@ -50,13 +53,16 @@ def counts(records: list[TrialRecord]) -> dict[Any, int]:
     return found
 
 
-def replayed(name: str, records: list[TrialRecord], law: Any, held: slice, test: slice, **asked: Any) -> dict[str, Any]:
+def replayed(
+    name: str, records: list[TrialRecord], planned: Any, law: Any, held: slice, test: slice, **asked: Any
+) -> dict[str, Any]:
     runs: dict[tuple[Any, ...], list[TrialRecord]] = defaultdict(list)
     for record in records:
         runs[record.scale, tuple(inner_def(record.network_def)["channels"])].append(record)
     family = NetworkFamily.of(inner_def(records[0].network_def))
     one = next(record for record in records if record.size.input_shape)
-    full = family.size(FULL, one.size.input_shape, scale=1).macs * one.recipe["batch_size"]
+    lengths = [math.ceil(n / by) * by for n, by in zip(one.size.input_shape[2:], family.divisor, strict=True)]
+    full = family.size(FULL, (*one.size.input_shape[:2], *lengths), scale=1).macs * one.recipe["batch_size"]
     rungs: dict[Any, list[Rung]] = defaultdict(list)
     for (scale, channels), found in runs.items():
         width, size = family.width(channels, law.measure), found[0].size
@@ -65,6 +71,7 @@ def replayed(name: str, records: list[TrialRecord], law: Any, held: slice, test:
     coarse_to_fine = sorted(rungs, key=lambda scale: -float(np.prod(per_axis(scale, 2))))
     search = Search(
         rungs={scale: sorted(rungs[scale], key=lambda rung: rung.width) for scale in coarse_to_fine},
+        planned=planned,
         climber=family.width(CLIMBER, law.measure) * 1.001,
         law=law,
         full_width=family.width(FULL, law.measure),

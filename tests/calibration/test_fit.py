@@ -14,10 +14,12 @@ from monai_ccnet.calibration import (
     profiles_for,
     refit,
     refit_width,
+    scale_gains,
 )
 from monai_ccnet.calibration.fit import RECORDS, WIDTH_RECORDS
 from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.degradation import CALIBRATED, DegradationModel, WidthLaw
+from monai_ccnet.networks import NetworkFamily
 from monai_ccnet.training import load_records
 from monai_ccnet.values import load_values, save_values
 
@@ -185,3 +187,20 @@ def test_laws_of_several_networks_or_without_records_are_refused(records):
     deeper = replace(records[0], network_def={**records[0].network_def, "channels": [2, 2]})
     with pytest.raises(ValueError, match="a law belongs to one network"):
         calibrate_width([*records, deeper])
+
+
+def test_what_scales_gain_is_the_mean_over_data_sets_of_a_halving(record):
+    family = NetworkFamily.of(record.network_def)
+    made = [
+        replace(record, dataset=name, network_def=family.at(family.channels, scale), scores={"f1": score})
+        for name, gain in (("a", 0.02), ("b", 0.06))
+        for scale, score in ((2, 0.5), (4, 0.5 * np.exp(gain)), (8, 0.5 * np.exp(2 * gain)))
+    ]
+    gains = scale_gains(made, {"a": 2, "b": 2})
+    mean, deviation = gains["coarser"]
+    assert mean == pytest.approx(0.08 / 3)  # and one made data set without a gain
+    assert deviation > 0.04
+    assert gains["finer"] == pytest.approx((0.0, 0.05 * 2**0.5))
+    many = {f"{name}{number}": 2 for number in range(200) for name in "ab"}
+    repeated = [replace(each, dataset=f"{each.dataset}{number}") for each in made for number in range(200)]
+    assert scale_gains(repeated, many)["coarser"][1] == pytest.approx(0.02, rel=0.05)
