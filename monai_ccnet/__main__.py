@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "audit": ("audit.yaml",),
     "store": ("store.yaml",),
     "nnunet": ("nnunet.yaml",),
+    "auto3dseg": ("auto3dseg.yaml",),
 }
 _DOES = {
     "compress": "measure, plan under a constraint, train the narrowed network, evaluate it, report",
@@ -48,13 +49,19 @@ _DOES = {
     "audit": "say what the network of a bundle needs and can be narrowed to, without data or training: audit FOLDER",
     "store": "write the weights of a bundle at fewer bits, and say what that changes: store FOLDER",
     "nnunet": "write a narrower plans file for nnU-Net, which trains it without an edit: nnunet PLANS.json",
+    "auto3dseg": "write a narrower copy of an algorithm of Auto3DSeg, whose scripts train it: auto3dseg FOLDER",
 }
 _FLAGS = {
     "--traceback": ("traceback", True),
     "--no-wait": ("wait", False),
     "--json": ("json", True),
 }  # which need no value
-_NAMED_FIRST = {"audit": "--bundle_dir", "store": "--bundle_dir", "nnunet": "--plans"}  # which need no name
+_NAMED_FIRST = {  # which need no name
+    "audit": "--bundle_dir",
+    "store": "--bundle_dir",
+    "nnunet": "--plans",
+    "auto3dseg": "--bundle_dir",
+}
 _WORDS = {"true": True, "false": False, "null": None, "none": None}
 
 

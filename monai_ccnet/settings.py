@@ -29,7 +29,10 @@ SETTINGS: dict[str, Setting] = {
     "dataset_dir": Setting("path", "folder of the data set, with its `dataset.json`"),
     "output_dir": Setting("path", "folder for what the run leaves"),
     "bundle_root": Setting("path", "folder of the bundle"),
-    "bundle_dir": Setting("path or none", "folder of a bundle, whose code is trusted and run"),
+    "bundle_dir": Setting(
+        "path or none",
+        "folder of a bundle or an Auto3DSeg algorithm, whose code is trusted and run; for `audit` nnU-Net's plans too",
+    ),
     "weights": Setting("path or none", "file of the weights: a state dict, or a checkpoint that holds one"),
     "plans": Setting("path or none", "plans file of nnU-Net"),
     "configuration": Setting("text", "configuration of the plans file, such as `2d` or `3d_fullres`"),
@@ -94,7 +97,7 @@ SETTINGS: dict[str, Setting] = {
         "size of a voxel in millimetres (right, anterior, superior) to which volumes are resampled",
     ),
     "allow_overlap": Setting("True or False", "whether an image may be in training and in test"),
-    "force": Setting("True or False", "whether what an earlier run left in the output folder is forgotten"),
+    "force": Setting("True or False", "whether what an earlier run left is written anew"),
     # how it is planned
     "layerwise": Setting("True or False", "whether each stage has a width of its own"),
     "allocation": Setting("text", "rule by which stages share: `taper`, or `complexity` (the paper's)"),

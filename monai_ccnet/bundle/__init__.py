@@ -1,6 +1,7 @@
 """What the configs of the bundle call: each function does what one of their lines says."""
 
 from monai_ccnet.bundle.audit import audit, audit_words, print_audit
+from monai_ccnet.bundle.auto3dseg import narrow_auto3dseg
 from monai_ccnet.bundle.nnunet import narrow_nnunet
 from monai_ccnet.bundle.runs import (
     NO_PICTURES,
@@ -59,6 +60,7 @@ __all__ = [
     "measure_by_law",
     "measure_for_calibration",
     "measure_settings_for",
+    "narrow_auto3dseg",
     "narrow_nnunet",
     "print_audit",
     "reading_of",

@@ -42,6 +42,7 @@ RUN_BY = dict.fromkeys(FILES, "training") | dict.fromkeys(
         "audit.yaml",
         "store.yaml",
         "nnunet.yaml",
+        "auto3dseg.yaml",
     ],
     "bundle",
 )
