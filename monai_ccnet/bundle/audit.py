@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ import torch
 from monai.bundle.config_parser import ConfigParser
 
 from monai_ccnet import bundle_root
+from monai_ccnet.bundle.auto3dseg import algorithm_folder, algorithm_network_def
+from monai_ccnet.bundle.nnunet import nnunet_network_def, read_plans
 from monai_ccnet.configs import as_described
 from monai_ccnet.constraints import ladder
 from monai_ccnet.ending import root_cause
@@ -45,7 +48,8 @@ def audit(bundle_dir: str | os.PathLike | None) -> dict[str, Any]:
     weights are read.
 
     Args:
-        bundle_dir: folder of the bundle, with its ``configs``.
+        bundle_dir: folder of the bundle, with its ``configs``; or a plans file of nnU-Net, of which each configuration
+            is told in the list ``configurations``; or the folder of an algorithm of Auto3DSeg.
 
     Raises:
         ValueError: if no folder is given.
@@ -54,6 +58,10 @@ def audit(bundle_dir: str | os.PathLike | None) -> dict[str, Any]:
     if not bundle_dir:
         raise ValueError("name the bundle: monai-ccnet audit FOLDER.")
     folder = Path(bundle_dir)
+    if (algorithm := algorithm_folder(folder)) is not None:
+        return _audit_algorithm(algorithm)
+    if folder.is_file() and folder.suffix == ".json":
+        return _audit_plans(folder)
     file = _config_of(folder)
     found: dict[str, Any] = {"bundle": folder.resolve().name, "config": os.path.relpath(file, folder)}
     with importing(folder):
@@ -89,6 +97,8 @@ def describe(bundle_dir: str | os.PathLike) -> tuple[Any, tuple[int, ...]]:
         FileNotFoundError: if there is no such folder or no config in it.
         ValueError: if no id holds a network.
     """
+    if (algorithm := algorithm_folder(bundle_dir)) is not None:
+        return algorithm_network_def(algorithm)
     folder = Path(bundle_dir)
     file = _config_of(folder)
     parser = _parser(file, folder)
@@ -99,6 +109,43 @@ def describe(bundle_dir: str | os.PathLike) -> tuple[Any, tuple[int, ...]]:
         axes = spatial_dims_of(network)
         shape = default_input_shape(network, entry) if entry else (1, network.get("in_channels", 1), *[64] * axes)
     return network, shape or (1, 1, 64, 64)
+
+
+_STEP = "the patches of a step"
+
+
+def _audit_plans(file: Path) -> dict[str, Any]:
+    """Return what is known of the network of each configuration of an nnU-Net plans file."""
+    plans, dataset = read_plans(file)
+    found = []
+    for name in plans["configurations"]:
+        said: dict[str, Any] = {"bundle": file.name, "config": name}
+        try:
+            network, shape = nnunet_network_def(plans, name, dataset)
+            said |= {"id": "architecture", **_known(network, shape, _STEP), "network": network["architecture"]}
+            said["commands"] = _narrowing(["nnunet", str(file), "--configuration", name], said)
+        except Exception as error:
+            said["reason"] = _one_line(error).rstrip(".")
+        found.append(said)
+    return {"plans": file.name, "configurations": found}
+
+
+def _audit_algorithm(folder: Path) -> dict[str, Any]:
+    """Return what is known of the network of an Auto3DSeg algorithm."""
+    said: dict[str, Any] = {"bundle": folder.resolve().name, "config": "configs"}
+    try:
+        network, shape = algorithm_network_def(folder)
+        said |= {"id": "network", **_known(network, shape, _STEP)}
+        return {**said, "commands": _narrowing(["auto3dseg", str(folder)], said)}
+    except Exception as error:
+        return {**said, "reason": _one_line(error).rstrip(".")}
+
+
+def _narrowing(words: Sequence[str], known: Mapping[str, Any]) -> list[str]:
+    """Return the commands that narrow to the smallest network and to the last of the next steps."""
+    rungs = known.get("narrower", [])
+    ends = rungs[:: max(len(rungs) - 1, 1)]
+    return [f"monai-ccnet {shlex.join(words)} --budget_bytes {each['file_bytes']['32']}" for each in ends]
 
 
 _EXPRESSION = (
@@ -255,12 +302,13 @@ def _sizes(family: NetworkFamily, input_shape: Sequence[int]) -> dict[str, Any]:
         "scales": {},
     }
     for scale in () if family.has_fixed_size else _SCALES:
-        coarse = family.size(family.channels, input_shape, scale)
-        found["scales"][str(scale)] = {
-            "macs": coarse.macs,
-            "memory_bytes": coarse.state_bytes + (coarse.activation_bytes or 0),
-            "windows": math.prod([scale] * family.spatial_dims),
-        }
+        with contextlib.suppress(ValueError):  # a small window at a coarse scale leaves its last stage too little
+            coarse = family.size(family.channels, input_shape, scale)
+            found["scales"][str(scale)] = {
+                "macs": coarse.macs,
+                "memory_bytes": coarse.state_bytes + (coarse.activation_bytes or 0),
+                "windows": math.prod([scale] * family.spatial_dims),
+            }
     return found
 
 
@@ -305,6 +353,8 @@ def audit_words(found: Mapping[str, Any]) -> list[str]:
     Args:
         found: what :func:`audit` returned.
     """
+    if "plans" in found:  # nothing of it is run
+        return [line for each in found["configurations"] for line in audit_words(each)[1:]]
     lines = [
         f"Trusted, since it was named: the expressions and classes of {found['bundle']} were run. Nothing was "
         "downloaded, and no weights were read."

@@ -13,9 +13,33 @@ from monai_ccnet.constraints import CompressionPlan, compress
 from monai_ccnet.files import read_json, shown, write_json
 from monai_ccnet.networks.nnunet import ARCHITECTURES, has_architectures
 
-__all__ = ["narrow_nnunet", "nnunet_network_def"]
+__all__ = ["narrow_nnunet", "nnunet_network_def", "read_plans"]
 
+_REMAKE = "nnUNetv2_plan_and_preprocess makes it"
 _NEEDS = 'pip install "monai_ccnet[nnunet]" to build and count its networks.'
+
+
+def read_plans(
+    plans_file: str | os.PathLike, dataset: str | os.PathLike | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the content of an nnU-Net plans file, and that of its ``dataset.json``.
+
+    Args:
+        plans_file: path of the plans file.
+        dataset: folder of the data set, or its ``dataset.json``; by default the one beside the plans file.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if nnU-Net's architectures are not installed, or it is no plans file.
+    """
+    if not has_architectures:
+        raise ValueError(f"nnU-Net's architectures are not installed: {_NEEDS}")
+    path = Path(plans_file)
+    plans = read_json(path, _REMAKE)
+    if not isinstance(plans, dict) or not isinstance(plans.get("configurations"), Mapping):
+        raise ValueError(f"{path} holds no `configurations`: give a plans file of nnU-Net.")
+    where = path.parent / "dataset.json" if dataset is None else Path(dataset)
+    return plans, read_json(where / "dataset.json" if where.is_dir() else where, _REMAKE)
 
 
 def nnunet_network_def(
@@ -116,12 +140,10 @@ def narrow_nnunet(
     """
     if not plans_file:
         raise ValueError("name the plans file: monai-ccnet nnunet PLANS.json --budget_bytes N.")
-    if not has_architectures:
-        raise ValueError(f"nnU-Net's architectures are not installed: {_NEEDS}")
+    plans, described = read_plans(plans_file, dataset)
     path = Path(plans_file)
-    plans = read_json(path)
-    where = path.parent / "dataset.json" if dataset is None else Path(dataset)
-    described = read_json(where / "dataset.json" if where.is_dir() else where)
+    if name == path.stem:
+        raise ValueError(f"the new plans cannot be named {shown(name)}: {path} stays as it is.")
     network_def, shape = nnunet_network_def(plans, configuration, described)
     plan = compress(
         network_def, constraints_from(shape, **asked), layerwise=layerwise, allocation="taper", input_shape=shape

@@ -3,12 +3,13 @@
 import json
 
 import pytest
+import torch
 import yaml
 from monai.bundle import ConfigParser
 from monai.networks.nets import SegResNetDS, SwinUNETR
 
 from monai_ccnet.__main__ import main
-from monai_ccnet.bundle import narrow_auto3dseg
+from monai_ccnet.bundle import audit, audit_words, narrow_auto3dseg, store
 from monai_ccnet.bundle.auto3dseg import algorithm_network_def
 from monai_ccnet.networks import build_network, network_size, save_weights
 from monai_ccnet.networks.size import disk_bytes
@@ -193,6 +194,32 @@ def test_refusals(algorithm, configs, message):
     with pytest.raises(ValueError, match=message):
         narrow_auto3dseg(folder, budget_bytes=configs.get("budget", 40_000))
     assert [path.name for path in folder.parent.iterdir()] == ["it_0"]
+
+
+def test_an_audit_of_an_algorithm_and_the_command_that_it_gives(algorithm, capsys):
+    folder = algorithm("segresnet_0", hyper_parameters=SEGRESNET)
+    found = audit(folder)
+    network_def, shape = algorithm_network_def(folder)
+    assert (found["parameters"], found["macs"]) == (
+        network_size(network_def).parameters,
+        network_size(network_def, shape).macs,
+    )
+    last = found["narrower"][-1]
+    assert found["commands"][-1] == f"monai-ccnet auto3dseg {folder} --budget_bytes {last['file_bytes']['32']}"
+    assert main(found["commands"][-1].split()[1:]) == 0
+    assert folder.with_name(f"segresnet_0_ccnet_{last['channels'][0]}").is_dir()
+    assert "For the patches of a step, 4 x 2 x 32 x 32 x 16: " in "\n".join(audit_words(found))
+    dints = audit(algorithm("dints_0", hyper_parameters={}, network=DINTS))
+    assert audit_words(dints)[-1].startswith("dints_0 (configs): it is DiNTS, whose cells")
+    assert audit_words(dints)[-1].endswith("narrow segresnet or swinunetr instead.")
+
+
+def test_a_trained_algorithm_is_stored_at_8_bits(algorithm, tmp_path):
+    folder = algorithm("segresnet_0", hyper_parameters={**SEGRESNET, "roi_size": [8, 8, 8]})
+    network = build_network(algorithm_network_def(folder)[0])
+    torch.save({"state_dict": network.state_dict(), "config": {"fold": 0}, "epoch": 3}, folder / "model" / "model.pt")
+    found = store(folder, tmp_path / "out", weights=folder / "model" / "model.pt")
+    assert found["bytes_after"] == disk_bytes(network, 8)
 
 
 def test_the_copy_is_read_by_monai_as_the_plan_says(algorithm):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from monai_ccnet.__main__ import main
-from monai_ccnet.bundle import narrow_nnunet
+from monai_ccnet.bundle import audit, narrow_nnunet
+from monai_ccnet.bundle.nnunet import nnunet_network_def
 from monai_ccnet.networks import build_network, network_size
 from monai_ccnet.networks.nnunet import PlannedByNNUNet, unet
 from monai_ccnet.networks.size import disk_bytes
@@ -116,6 +117,7 @@ def test_the_verb_says_how_to_train_and_what_the_prediction_rests_on(plans_file,
         ({"arch_kwargs": {**KWARGS, "conv_op": "torch.nn.functional.conv3d"}}, {}, "which is no class of torch.nn"),
         (None, {}, "names no `architecture`: make it anew"),
         ({}, {"budget_bytes": 100}, "still needs"),
+        ({}, {"name": "nnUNetPlans"}, "cannot be named 'nnUNetPlans'"),
         ({}, {"configuration": "a circle"}, "is missing or inherits from itself"),
     ],
 )
@@ -139,3 +141,34 @@ def test_regions_have_one_answer_each(plans_file):
     )
     plan = narrow_nnunet(plans_file, dataset=plans_file.parent / "regions.json", budget_bytes=200_000)
     assert plan.network_def["out_channels"] == 2
+
+
+def test_an_audit_tells_of_each_configuration_and_its_commands_narrow_it(plans_file, capsys):
+    changed = copy.deepcopy(PLANS)
+    changed["configurations"]["2d"] = {"patch_size": [8, 8], "batch_size": 4}
+    plans_file.write_text(json.dumps(changed))
+    of = {each["config"]: each for each in audit(plans_file)["configurations"]}
+    network_def, shape = nnunet_network_def(changed, "3d_cascade", DATASET)
+    size = network_size(network_def, shape)
+    assert (of["3d_cascade"]["parameters"], of["3d_cascade"]["macs"]) == (size.parameters, size.macs)
+    assert of["3d_cascade"]["memory_bytes"] == size.state_bytes + size.activation_bytes
+    assert of["3d_cascade"]["file_bytes"] == {str(bits): disk_bytes(network_def, bits) for bits in (32, 16, 8)}
+    assert of["3d_cascade"]["input_shape"] == [4, 2, 8, 16, 16]
+    assert "names no `architecture`" in of["2d"]["reason"]
+    assert "inherits from itself" in of["a circle"]["reason"]
+    for command, rung in zip(of["3d_fullres"]["commands"], of["3d_fullres"]["narrower"][::3], strict=True):
+        assert command == f"monai-ccnet nnunet {plans_file} --configuration 3d_fullres --budget_bytes " + str(
+            rung["file_bytes"]["32"]
+        )
+        assert main(command.split()[1:]) == 0
+        assert f"channels {'-'.join(map(str, rung['channels']))} instead of 32-64-128" in capsys.readouterr().out
+
+
+def test_an_audit_in_words_names_what_is_no_plans_file(plans_file, capsys):
+    assert main(["audit", str(plans_file)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("nnUNetPlans.json (3d_fullres): architecture is PlainConvUNet.\n")
+    assert "For the patches of a step, 2 x 2 x 8 x 16 x 16: " in said
+    assert "nnUNetPlans.json (a circle): It cannot be built here" not in said  # said as any bundle's reason is
+    assert main(["audit", str(plans_file.with_name("dataset.json"))]) == 1
+    assert "holds no `configurations`: give a plans file of nnU-Net" in capsys.readouterr().err
