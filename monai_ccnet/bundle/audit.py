@@ -143,7 +143,7 @@ def _audit_algorithm(folder: Path) -> dict[str, Any]:
 
 def _narrowing(words: Sequence[str], known: Mapping[str, Any]) -> list[str]:
     """Return the commands that narrow to the smallest network and to the last of the next steps."""
-    rungs = known.get("narrower", [])
+    rungs = [each for each in known.get("narrower", []) if each["channels"] != known["full_channels"]]
     ends = rungs[:: max(len(rungs) - 1, 1)]
     return [f"monai-ccnet {shlex.join(words)} --budget_bytes {each['file_bytes']['32']}" for each in ends]
 

@@ -205,10 +205,14 @@ def test_an_audit_of_an_algorithm_and_the_command_that_it_gives(algorithm, capsy
         network_size(network_def, shape).macs,
     )
     last = found["narrower"][-1]
+    assert last["channels"] != found["full_channels"]
     assert found["commands"][-1] == f"monai-ccnet auto3dseg {folder} --budget_bytes {last['file_bytes']['32']}"
     assert main(found["commands"][-1].split()[1:]) == 0
     assert folder.with_name(f"segresnet_0_ccnet_{last['channels'][0]}").is_dir()
     assert "For the patches of a step, 4 x 2 x 32 x 32 x 16: " in "\n".join(audit_words(found))
+    swin = audit(algorithm("swinunetr_0", hyper_parameters=SWINUNETR, network={"network": SWIN}))
+    assert [each["channels"] for each in swin["narrower"]] == [[12], [24]]
+    assert len(swin["commands"]) == 1  # full size is no narrowing
     dints = audit(algorithm("dints_0", hyper_parameters={}, network=DINTS))
     assert audit_words(dints)[-1].startswith("dints_0 (configs): it is DiNTS, whose cells")
     assert audit_words(dints)[-1].endswith("narrow segresnet or swinunetr instead.")
