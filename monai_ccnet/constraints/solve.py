@@ -32,6 +32,7 @@ from monai_ccnet.degradation import DegradationModel, Law, law_named
 from monai_ccnet.names import named_in
 from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.family import NetworkFamily
+from monai_ccnet.networks.finding import can_lose_a_stage
 from monai_ccnet.networks.size import NetworkSize, network_size
 from monai_ccnet.networks.widths import Widths, known_widths
 from monai_ccnet.scales import Scale, scale_words
@@ -180,7 +181,7 @@ def _plan(
     law = degradation or law_named("calibrated", family.network_def, allocation=rule_name)
     if input_shape is not None:
         family.check_input_shape(input_shape)
-    input_shape = family.input_shape if input_shape is None else tuple(input_shape)
+    input_shape = family.input_shape_at() if input_shape is None else tuple(input_shape)
     outlook = Outlook(family, rule_name, complexity, law)
     asks = rule_name == "complexity" or any(isinstance(each, AccuracyFloor) for each in constraints)
     if asks and not outlook.predicts:
@@ -302,9 +303,11 @@ def least_needed(family: NetworkFamily, budget: Budget) -> float:
     """
     least = budget.needed(family.at(family.smallest))
     if least > budget.limit:
+        channels = f"with {'-'.join(map(str, family.smallest))} channels " if family.channels else ""
+        fewer = ", or use fewer stages" if can_lose_a_stage(family.network_def, len(family.scales)) else ""
         raise InfeasibleConstraintError(
-            f"no width fits the budget, {budget}: with {'-'.join(map(str, family.smallest))} channels the network "
-            f"still needs {budget.words(least)}. Raise the budget to at least that, or use fewer stages."
+            f"no width fits the budget, {budget}: {channels}the network still needs {budget.words(least)}. Raise the "
+            f"budget to at least that{fewer}."
         )
     return least
 

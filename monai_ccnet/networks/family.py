@@ -6,7 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from monai_ccnet.files import shown
@@ -19,10 +19,17 @@ from monai_ccnet.networks.building import (
     target_of,
     without_fetching,
 )
-from monai_ccnet.networks.finding import find_widths
+from monai_ccnet.networks.finding import find_widths, fixed_size_of
 from monai_ccnet.networks.scaling import AtScale, inner_def, is_at_scale, scale_of, wrapped_def
 from monai_ccnet.networks.size import NetworkSize, network_size
-from monai_ccnet.networks.widths import Widths, check_shape, default_input_shape, divisor_of, widths_entry
+from monai_ccnet.networks.widths import (
+    Widths,
+    check_shape,
+    default_input_shape,
+    divisor_of,
+    tied_values,
+    widths_entry,
+)
 from monai_ccnet.scales import Scale, as_scale, per_axis
 from monai_ccnet.values import Value
 
@@ -47,6 +54,7 @@ class NetworkFamily(Value):
         input_shape: shape of one image that the network takes, ``(B, C, H, W[, D])``.
         has_fixed_size: whether ``input_shape`` has the only size of image that the network takes.
         scale: factor by which the network averages its input down, one number or one for each axis.
+        tied: arguments that follow from the width, as in :class:`~monai_ccnet.networks.Widths`.
     """
 
     network_def: dict[str, Any]
@@ -60,6 +68,7 @@ class NetworkFamily(Value):
     input_shape: tuple[int, ...]
     has_fixed_size: bool = False
     scale: int | tuple[int, ...] = 1
+    tied: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "network_def", dict(self.network_def))
@@ -67,6 +76,8 @@ class NetworkFamily(Value):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not isinstance(self.argument, str):
             object.__setattr__(self, "argument", tuple(self.argument))
+        tied = {name: times if isinstance(times, int) else list(times) for name, times in self.tied.items()}
+        object.__setattr__(self, "tied", tied)
         lengths = {len(self.channels), len(self.multiples)} | ({len(self.scales)} if self.layerwise else set())
         numbers = (*self.channels, *self.scales, *self.multiples, *self.divisor, *self.input_shape, self.least)
         if lengths != {len(self.channels)} or not all(isinstance(each, int) and each >= 1 for each in numbers):
@@ -110,6 +121,13 @@ class NetworkFamily(Value):
             raise ValueError(
                 f"{entry.argument!r} of {name} must be divisible by {multiple} (its groups or heads), got {raw!r}."
             )
+        for key, follows in tied_values(entry.tied, raw).items():
+            given_value = arguments[key] if isinstance(follows, int) else list(arguments[key])
+            if given_value != follows:
+                raise ValueError(
+                    f"{key!r} of {name} is {given_value!r}, but tied to {entry.argument!r} of {raw!r} it would be "
+                    f"{follows!r}: correct tied."
+                )
         scales = tuple(scale if isinstance(scale, int) else max(scale) for scale in entry.scales_of(arguments))
         layerwise = isinstance(entry.argument, str) and isinstance(raw, Sequence)
         if layerwise and len(scales) != len(values):
@@ -129,6 +147,7 @@ class NetworkFamily(Value):
             input_shape=default_input_shape(network_def, entry),
             has_fixed_size=entry.input_size is not None,
             scale=scale,
+            tied=dict(entry.tied),
         )
 
     @classmethod
@@ -143,9 +162,14 @@ class NetworkFamily(Value):
         """
         scale, given, _ = _unscaled(network_def)
         network_def = _offline(given)
-        network = AtScale(build_network(network_def, device="meta"))
-        channels = arguments_of(network_def).get("in_channels", 1)
-        size = 64 if len(network.divisor) == 3 else 128
+        channels, only = arguments_of(network_def).get("in_channels", 1), None
+        try:
+            divisor = tuple(AtScale(build_network(network_def, device="meta")).divisor)
+        except ValueError:
+            if (only := fixed_size_of(network_def)) is None:
+                raise
+            divisor = only  # its input is padded to a multiple of the only size that it takes
+        size = 64 if len(divisor) == 3 else 128
         return cls(
             network_def=network_def,
             argument=(),
@@ -154,8 +178,9 @@ class NetworkFamily(Value):
             multiples=(),
             least=1,
             layerwise=False,
-            divisor=tuple(network.divisor),
-            input_shape=(1, channels, *(by * math.ceil(size / by) for by in network.divisor)),
+            divisor=divisor,
+            input_shape=(1, channels, *(only or (by * math.ceil(size / by) for by in divisor))),
+            has_fixed_size=only is not None,
             scale=scale,
         )
 
@@ -180,6 +205,13 @@ class NetworkFamily(Value):
         """The smallest widths that the network can have."""
         return self.nearest([0.0] * len(self.channels))
 
+    def input_shape_at(self, scale: int | Sequence[int] | None = None) -> tuple[int, ...]:
+        """Return the shape of one image for a scale: a network that takes one size gets one so many times as large."""
+        if not self.has_fixed_size:
+            return self.input_shape
+        factors = per_axis(self.scale if scale is None else scale, self.spatial_dims)
+        return (*self.input_shape[:2], *(length * by for length, by in zip(self.input_shape[2:], factors, strict=True)))
+
     def at(self, channels: Sequence[int], scale: int | Sequence[int] | None = None) -> dict[str, Any]:
         """Return the config of the network with other widths, within AtScale where the scale is not 1.
 
@@ -195,6 +227,8 @@ class NetworkFamily(Value):
         names = (self.argument,) if isinstance(self.argument, str) else self.argument
         values = [list(channels)] if self.layerwise else list(channels)
         changed.update(zip(names, values, strict=True))
+        if self.tied:
+            changed.update(tied_values(self.tied, values[0]))
         return wrapped_def(changed, self.scale if scale is None else scale, self.divisor)
 
     def nearest(self, multipliers: Sequence[float], *, up: bool = False) -> Channels:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ __all__ = [
     "default_input_shape",
     "divisor_of",
     "known_widths",
+    "tied_values",
     "widths_entry",
 ]
 
@@ -56,9 +57,12 @@ class Widths:
         divisor: divisor of the input's spatial axes: one number, or one per axis. By default all scales.
         input_size: name of the argument that holds the only size of input that the network takes, if there is one.
         in_use: function that returns the widths in use, if they differ from the value of the argument.
+        tied: other arguments that follow from the width, by name: how many times as wide each is, as one number or one
+            for each entry of a list, such as ``{embed_dim: [8, 16, 32]}``.
 
     Raises:
         TypeError: if an attribute has the wrong type.
+        ValueError: if ``tied`` holds what is no whole number from 1.
     """
 
     argument: str | tuple[str, ...]
@@ -68,12 +72,21 @@ class Widths:
     divisor: PerAxis | Callable[[Arguments], PerAxis] | None = None
     input_size: str | None = None
     in_use: Callable[[Arguments], Sequence[int]] | None = None
+    tied: Mapping[str, int | Sequence[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.argument, str):
             object.__setattr__(self, "argument", tuple(self.argument))
         if not (isinstance(self.scales, (str, Sequence)) or callable(self.scales)):
             raise TypeError(f"scales must be a list, the name of an argument or a function, got {self.scales!r}.")
+        if not isinstance(self.tied, Mapping) or (self.tied and not isinstance(self.argument, str)):
+            raise TypeError(f"tied must be {{argument: times}}, beside one argument, got {self.tied!r}.")
+        for times in self.tied.values():
+            numbers = list(times) if isinstance(times, (list, tuple)) else [times]
+            if not numbers or not all(isinstance(each, int) and each >= 1 for each in numbers):
+                raise ValueError(
+                    f"tied says how many times as wide an argument is, as whole numbers from 1, got {self.tied!r}."
+                )
 
     def scales_of(self, arguments: Arguments) -> Sequence[PerAxis]:
         """Return the scale of each stage of a network with these arguments."""
@@ -98,6 +111,34 @@ class Widths:
         if self.divisor is None:
             return self.scales_of(arguments)
         return [self.divisor(arguments) if callable(self.divisor) else self.divisor]
+
+
+def tied_values(tied: Mapping[str, int | Sequence[int]], width: int | Sequence[int]) -> dict[str, Any]:
+    """Return the arguments that follow from the width.
+
+    Args:
+        tied: how many times as wide as it each is, as in :class:`Widths`.
+        width: the width, or a list of widths.
+
+    Raises:
+        ValueError: if a list of widths has another number of entries than the arguments that follow from it.
+
+    >>> tied_values({"embed_dim": [8, 16, 32], "hidden": 4}, 16)
+    {'embed_dim': [128, 256, 512], 'hidden': 64}
+    >>> tied_values({"skips": 2}, [4, 8])
+    {'skips': [8, 16]}
+    """
+    return {name: _product(name, times, width) for name, times in tied.items()}
+
+
+def _product(name: str, times: int | Sequence[int], width: int | Sequence[int]) -> Any:
+    if isinstance(times, int) and isinstance(width, int):
+        return times * width
+    numbers = [width] * len(times) if isinstance(width, int) and not isinstance(times, int) else list(width)  # type: ignore
+    each = [times] * len(numbers) if isinstance(times, int) else list(times)
+    if len(each) != len(numbers):
+        raise ValueError(f"tied needs one number for each of {len(numbers)} widths, got {each} for {name!r}.")
+    return [one * other for one, other in zip(each, numbers, strict=True)]
 
 
 def _unet_scales(arguments: Arguments) -> Sequence[PerAxis]:

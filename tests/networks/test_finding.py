@@ -1,8 +1,21 @@
-import pytest
+import sys
 
-from monai_ccnet.constraints import DiskBudget, compress
-from monai_ccnet.networks import WIDTHS, NetworkFamily, build_network, find_widths, network_size, spatial_dims_of
+import pytest
+import torch
+
+from monai_ccnet.constraints import DiskBudget, InfeasibleConstraintError, compress
+from monai_ccnet.networks import (
+    WIDTHS,
+    NetworkFamily,
+    Widths,
+    build_network,
+    find_widths,
+    network_size,
+    save_weights,
+    spatial_dims_of,
+)
 from monai_ccnet.networks.size import disk_bytes
+from monai_ccnet.networks.widths import tied_values
 
 N = "monai.networks.nets."
 SMALL = {"in_channels": 1, "out_channels": 2}
@@ -109,8 +122,90 @@ def test_a_plan_by_what_was_found_keeps_to_the_budget():
     assert plan.predicted.low is None, "no such network was measured"
 
 
+TIED = """
+import torch
+from torch import nn
+class Tied(nn.Module):
+    embed_dim = None
+    def __init__(self, in_channels=1, img_size=(16, 16), feature_size=8, embed_dim=(16, 32), num_heads=(2, 4)):
+        super().__init__()
+        assert [width % heads for width, heads in zip(embed_dim, num_heads)] == [0, 0]
+        self.down = nn.Sequential(nn.Conv2d(1, embed_dim[0], 2, 2), nn.Conv2d(embed_dim[0], embed_dim[1], 2, 2))
+        self.up = nn.ConvTranspose2d(4 * feature_size, feature_size, 4, 4)
+        self.place = nn.Parameter(torch.zeros(1, embed_dim[1], 4, 4))
+        self.out = nn.Conv2d(feature_size, 2, 1)
+    def forward(self, x):
+        return self.out(self.up(self.down(x) + self.place))
+class Fixed(Tied):
+    def __init__(self, in_channels=1, img_size=(16, 16), feature_size=8):
+        super().__init__(in_channels, img_size, feature_size)
+        self.embed_dim = [16, 32]
+"""
+
+
+@pytest.fixture
+def tied(tmp_path, monkeypatch):
+    """Return the config of a network whose two widths move together or not at all, and takes one size of input."""
+    (tmp_path / "their_networks.py").write_text(TIED)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield {"_target_": "their_networks.Tied", "embed_dim": [16, 32]}
+    sys.modules.pop("their_networks", None)
+
+
+def test_widths_that_need_each_other_are_found_together_and_planned_to_the_byte(tied, tmp_path):
+    entry = find_widths(tied)
+    assert (entry.argument, entry.tied, entry.multiple) == ("feature_size", {"embed_dim": [2, 4]}, 1)
+    assert (entry.least, entry.input_size) == (1, "img_size")
+    family = NetworkFamily.of(tied, "auto")
+    as_data = {"argument": "feature_size", "scales": [1], "tied": {"embed_dim": [2, 4]}, "input_size": "img_size"}
+    assert NetworkFamily.of(tied, as_data).at((3,)) == family.at((3,))
+    assert NetworkFamily.from_dict(family.to_dict(), trusted=["their_networks.Tied"]) == family
+    for width in (family.smallest[0], 3, 8):
+        narrowed = family.at((width,))
+        assert (narrowed["feature_size"], narrowed["embed_dim"]) == (width, [2 * width, 4 * width])
+        network = build_network(narrowed)
+        assert network(torch.zeros(family.input_shape)).shape == (1, 2, 16, 16)
+        save_weights(network, tmp_path / "model.pt")
+        assert (tmp_path / "model.pt").stat().st_size == family.size((width,)).file_bytes
+    assert family.at(family.channels) == {**tied, "feature_size": 8}
+    plan = compress(tied, DiskBudget(6_000), widths="auto", scale=2)
+    assert plan.size.input_shape == (1, 1, 32, 32)
+    assert disk_bytes(plan.network_def) <= 6_000
+
+
+def test_what_is_tied_has_to_hold_for_the_full_network(tied):
+    with pytest.raises(ValueError, match=r"'embed_dim' of .* is \[16, 32\], but tied to 'feature_size' .* \[8, 32\]"):
+        NetworkFamily.of(tied, {"argument": "feature_size", "scales": [1], "tied": {"embed_dim": [1, 4]}})
+    with pytest.raises(ValueError, match="as whole numbers from 1"):
+        Widths("feature_size", [1], tied={"embed_dim": [0.5]})
+    with pytest.raises(TypeError, match="beside one argument"):
+        Widths(("one", "two"), [1], tied={"three": 1})
+    with pytest.raises(ValueError, match="one number for each of 2 widths"):
+        tied_values({"other": [1, 2, 3]}, [4, 8])
+
+
+def test_widths_that_a_class_fixes_are_named_and_its_scale_is_open(tied):
+    fixed = {"_target_": "their_networks.Fixed"}
+    with pytest.raises(ValueError, match=r"by halving: feature_size. Its class itself fixes embed_dim \[16, 32\]"):
+        find_widths(fixed)
+    family = NetworkFamily.as_it_is(fixed)
+    assert (family.divisor, family.has_fixed_size, family.input_shape_at(2)) == ((16, 16), True, (1, 1, 32, 32))
+    with pytest.raises(InfeasibleConstraintError, match=r"file\): the network still needs .* at least that\.$"):
+        compress(fixed, DiskBudget(20_000), scale=2)
+    plan = compress(fixed, DiskBudget(30_000), scale=2)
+    assert plan.size.macs == network_size(fixed, (1, 1, 16, 16)).macs
+    assert build_network(plan.network_def)(torch.zeros(1, 1, 24, 24)).shape == (1, 2, 24, 24)
+
+
+def test_several_of_one_width_are_moved_together_where_that_saves_clearly_more():
+    entry = find_widths({"_target_": N + "ViTAutoEnc", "in_channels": 1, "img_size": [32] * 3, "patch_size": [16] * 3})
+    assert (entry.argument, entry.tied, entry.multiple) == ("hidden_size", {"mlp_dim": 4}, 12)
+    entry = find_widths({"_target_": N + "VQVAE", **TWO_D})
+    assert (entry.argument, entry.tied) == ("channels", {"num_res_channels": [1, 1, 1]})
+
+
 def test_what_cannot_be_narrowed_says_what_was_tried_and_what_can_be_had():
-    with pytest.raises(ValueError, match=r"HoVerNet narrows it alone; tried by halving: none.*fewer bits"):
+    with pytest.raises(ValueError, match=r"HoVerNet narrows it, alone or with .*; tried by halving: none.*fewer bits"):
         find_widths({"_target_": N + "HoVerNet"})
     with pytest.raises(ValueError, match=r"widths must be 'auto' or"):
         NetworkFamily.of({"_target_": N + "Quicknat"}, "automatic")
