@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from monai.bundle.config_parser import ConfigParser
@@ -18,6 +17,16 @@ from monai.bundle.config_parser import ConfigParser
 from monai_ccnet import bundle_root
 from monai_ccnet.bundle.auto3dseg import algorithm_folder, algorithm_network_def
 from monai_ccnet.bundle.nnunet import nnunet_network_def, read_plans
+from monai_ccnet.bundle.remedies import (
+    at_scales,
+    fetched_words,
+    labels_at_scales,
+    scale_lines,
+    smaller_ones,
+    smaller_words,
+    without_unknown,
+)
+from monai_ccnet.complexity import LabelCeiling
 from monai_ccnet.configs import as_described
 from monai_ccnet.constraints import ladder
 from monai_ccnet.ending import root_cause
@@ -35,13 +44,14 @@ from monai_ccnet.networks.widths import known_widths
 __all__ = ["audit", "audit_words", "describe", "importing", "print_audit"]
 
 _BITS = (32, 16, 8)
-_SCALES = (2, 4)
+_SAVES = 0.5  # of the bytes; where narrowing saves less, smaller networks are named
 _STEPS = 3  # of the ladder above the smallest network
+_CODE_REFUSES = (ValueError, TypeError, RuntimeError, AssertionError)  # the last three by a network's own code
 _FIRST = ("network_def", "network", "net", "model", "generator")
 _KINDS = (".json", ".yaml", ".yml")
 
 
-def audit(bundle_dir: str | os.PathLike | None) -> dict[str, Any]:
+def audit(bundle_dir: str | os.PathLike | None, dataset_dir: str | os.PathLike | None = None) -> dict[str, Any]:
     """Return what is known of a bundle's network, in JSON types.
 
     To name a bundle is to trust it: its ``$`` expressions and its own classes are run. Nothing is downloaded, and no
@@ -50,6 +60,7 @@ def audit(bundle_dir: str | os.PathLike | None) -> dict[str, Any]:
     Args:
         bundle_dir: folder of the bundle, with its ``configs``; or a plans file of nnU-Net, of which each configuration
             is told in the list ``configurations``; or the folder of an algorithm of Auto3DSeg.
+        dataset_dir: folder with a ``dataset.json``, to be told what its labels keep at coarser scales.
 
     Raises:
         ValueError: if no folder is given.
@@ -59,11 +70,13 @@ def audit(bundle_dir: str | os.PathLike | None) -> dict[str, Any]:
         raise ValueError("name the bundle: monai-ccnet audit FOLDER.")
     folder = Path(bundle_dir)
     if (algorithm := algorithm_folder(folder)) is not None:
-        return _audit_algorithm(algorithm)
+        return _audit_algorithm(algorithm, labels_at_scales(dataset_dir))
     if folder.is_file() and folder.suffix == ".json":
-        return _audit_plans(folder)
+        return _audit_plans(folder, labels_at_scales(dataset_dir))
     file = _config_of(folder)
     found: dict[str, Any] = {"bundle": folder.resolve().name, "config": os.path.relpath(file, folder)}
+    if (labels := labels_at_scales(dataset_dir)) is not None:
+        found["labels"] = labels.to_dict()
     with importing(folder):
         parser = _parser(file, folder)
         try:
@@ -71,13 +84,17 @@ def audit(bundle_dir: str | os.PathLike | None) -> dict[str, Any]:
         except Exception as error:
             named = parser.get("network_def")
             kind = {"network": _class(named), "id": "network_def"} if isinstance(named, Mapping) else {}
-            return {**found, **kind, "reason": f"its network cannot be described: {_one_line(error)}"}
+            reason = f"its network cannot be described: {_one_line(error)}{fetched_words(root_cause(error), folder)}"
+            return {**found, **kind, "reason": reason}
         found["id"] = name
-        shape, windows = _input_of(folder, parser, network)
+        if isinstance(network, Mapping):
+            network, remove = without_unknown(name, network, folder)
+            found |= {"remove": remove} if remove else {}
+        windows = _input_of(folder, parser, network)
         try:
             if isinstance(network, torch.nn.Module):
                 return {**found, **_whole(network), "reason": _EXPRESSION.format(name=name)}
-            known = _known(network, shape, windows)
+            known = _known(network, windows, labels)
             return {**found, **known, "commands": _commands(folder, file, parser, known)}
         except Exception as error:
             return {**found, "network": _class(network), "reason": _one_line(error)}
@@ -103,7 +120,7 @@ def describe(bundle_dir: str | os.PathLike) -> tuple[Any, tuple[int, ...]]:
     file = _config_of(folder)
     parser = _parser(file, folder)
     _, network = _network(parser)
-    shape, _ = _input_of(folder, parser, network)
+    shape = _input_of(folder, parser, network).shape
     if shape is None and isinstance(network, Mapping):
         entry = known_widths(network)
         axes = spatial_dims_of(network)
@@ -111,10 +128,10 @@ def describe(bundle_dir: str | os.PathLike) -> tuple[Any, tuple[int, ...]]:
     return network, shape or (1, 1, 64, 64)
 
 
-_STEP = "the patches of a step"
+_STEP = "the patches of a step"  # the tools of both lay windows at half a patch
 
 
-def _audit_plans(file: Path) -> dict[str, Any]:
+def _audit_plans(file: Path, labels: LabelCeiling | None) -> dict[str, Any]:
     """Return what is known of the network of each configuration of an nnU-Net plans file."""
     plans, dataset = read_plans(file)
     found = []
@@ -122,7 +139,11 @@ def _audit_plans(file: Path) -> dict[str, Any]:
         said: dict[str, Any] = {"bundle": file.name, "config": name}
         try:
             network, shape = nnunet_network_def(plans, name, dataset)
-            said |= {"id": "architecture", **_known(network, shape, _STEP), "network": network["architecture"]}
+            said |= {
+                "id": "architecture",
+                **_known(network, _Windows(shape, _STEP, 0.5), labels),
+                "network": network["architecture"],
+            }
             said["commands"] = _narrowing(["nnunet", str(file), "--configuration", name], said)
         except Exception as error:
             said["reason"] = _one_line(error).rstrip(".")
@@ -130,12 +151,12 @@ def _audit_plans(file: Path) -> dict[str, Any]:
     return {"plans": file.name, "configurations": found}
 
 
-def _audit_algorithm(folder: Path) -> dict[str, Any]:
+def _audit_algorithm(folder: Path, labels: LabelCeiling | None) -> dict[str, Any]:
     """Return what is known of the network of an Auto3DSeg algorithm."""
     said: dict[str, Any] = {"bundle": folder.resolve().name, "config": "configs"}
     try:
         network, shape = algorithm_network_def(folder)
-        said |= {"id": "network", **_known(network, shape, _STEP)}
+        said |= {"id": "network", **_known(network, _Windows(shape, _STEP, 0.5), labels)}
         return {**said, "commands": _narrowing(["auto3dseg", str(folder)], said)}
     except Exception as error:
         return {**said, "reason": _one_line(error).rstrip(".")}
@@ -211,8 +232,15 @@ def _network(parser: ConfigParser) -> tuple[str, Any]:
     raise ValueError(f"no id among {', '.join(_FIRST)} holds a network with _target_")
 
 
-def _input_of(folder: Path, parser: ConfigParser, network: Any) -> tuple[tuple[int, ...] | None, str]:
-    """Return the shape of the input that the bundle's sliding window gives its network, and words on it."""
+class _Windows(NamedTuple):
+    """Shape of the input that a bundle's sliding window gives its network, ``None`` without one; words; overlap."""
+
+    shape: tuple[int, ...] | None
+    words: str
+    overlap: Any
+
+
+def _input_of(folder: Path, parser: ConfigParser, network: Any) -> _Windows:
     parsers = [parser]
     for kind in _KINDS:
         if (path := folder / "configs" / f"inference{kind}").is_file():
@@ -226,8 +254,11 @@ def _input_of(folder: Path, parser: ConfigParser, network: Any) -> tuple[tuple[i
                 batch = int(each.get_parsed_content(f"{place}::sw_batch_size")) if given else 1
                 lengths = [int(roi)] * spatial_dims_of(network) if isinstance(roi, int) else list(map(int, roi))
                 if all(length > 0 for length in lengths):
-                    return (batch, int(channels), *lengths), f"{batch} windows of {' x '.join(map(str, lengths))}"
-    return None, ""
+                    words = f"{batch} windows of {' x '.join(map(str, lengths))}"
+                    given = each.get(f"{place}::overlap") is not None
+                    overlap = each.get_parsed_content(f"{place}::overlap") if given else 0.25  # MONAI's
+                    return _Windows((batch, int(channels), *lengths), words, overlap)
+    return _Windows(None, "", 0.25)
 
 
 def _windows(config: Any, place: str = "") -> Iterator[str]:
@@ -250,31 +281,37 @@ def _bytes(network: Any) -> dict[str, int]:
     return {str(bits): disk_bytes(network, bits) for bits in _BITS}
 
 
-def _known(network: Mapping[str, Any], shape: tuple[int, ...] | None, windows: str) -> dict[str, Any]:
+def _known(network: Mapping[str, Any], windows: _Windows, labels: LabelCeiling | None) -> dict[str, Any]:
     """Return the sizes of a network that its config describes, and those of narrower ones."""
-    found: dict[str, Any] = {**_whole(network), "windows": windows}
+    found: dict[str, Any] = {**_whole(network), "windows": windows.words}
     try:
         family = _family(network, found)
-    except (ValueError, TypeError, RuntimeError) as error:  # the last two by its own code
-        return {**found, "reason": _one_line(error)}
-    input_shape = shape or family.input_shape
-    with contextlib.suppress(ValueError, TypeError, RuntimeError):  # it takes more than an image
+    except _CODE_REFUSES as error:
+        found |= {"reason": _one_line(error), "smaller": smaller_ones(network)}
+        with contextlib.suppress(*_CODE_REFUSES):  # its answers are no images
+            family = NetworkFamily.as_it_is(network)
+            found |= at_scales(family, windows.shape or family.input_shape, windows.overlap, labels)
+        return found
+    input_shape = windows.shape or family.input_shape
+    with contextlib.suppress(*_CODE_REFUSES):  # it takes more than an image
         family.check_input_shape(input_shape)
-        found |= _sizes(family, input_shape)
+        found |= at_scales(family, input_shape, windows.overlap, labels)
     rungs = ladder(family, "taper" if family.layerwise else None)
     narrower = [(channels, _bytes(family.at(channels))) for channels in rungs[: _STEPS + 1]]
+    found["narrower"] = [
+        {
+            "channels": list(channels),
+            "file_bytes": taken,
+            "saves": round(1 - taken["32"] / found["file_bytes"]["32"], 4),
+        }
+        for channels, taken in narrower
+    ]
+    if found["narrower"][0]["saves"] < _SAVES:
+        found["smaller"] = smaller_ones(network)
     return {
         **found,
         "full_channels": list(family.channels),
         "argument": family.argument if isinstance(family.argument, str) else list(family.argument),
-        "narrower": [
-            {
-                "channels": list(channels),
-                "file_bytes": taken,
-                "saves": round(1 - taken["32"] / found["file_bytes"]["32"], 4),
-            }
-            for channels, taken in narrower
-        ],
         "budgets": [narrower[0][1]["8"], found["file_bytes"]["32"]],
     }
 
@@ -288,47 +325,31 @@ def _family(network: Mapping[str, Any], found: dict[str, Any]) -> NetworkFamily:
     if known_widths(network):
         return NetworkFamily.of(network)
     entry = find_widths(network)
-    names = ("argument", "scales", "multiple", "least", "input_size")
-    found["widths"] = {name: getattr(entry, name) for name in names if getattr(entry, name) is not None}
+    names = ("argument", "scales", "multiple", "least", "input_size", "tied")
+    found["widths"] = {name: getattr(entry, name) for name in names if getattr(entry, name) not in (None, {})}
     return NetworkFamily.of(network, entry)
 
 
-def _sizes(family: NetworkFamily, input_shape: Sequence[int]) -> dict[str, Any]:
-    size = family.size(family.channels, input_shape, scale=1)
-    found: dict[str, Any] = {
-        "input_shape": list(input_shape),
-        "macs": size.macs,
-        "memory_bytes": size.state_bytes + (size.activation_bytes or 0),
-        "scales": {},
-    }
-    for scale in () if family.has_fixed_size else _SCALES:
-        with contextlib.suppress(ValueError):  # a small window at a coarse scale leaves its last stage too little
-            coarse = family.size(family.channels, input_shape, scale)
-            found["scales"][str(scale)] = {
-                "macs": coarse.macs,
-                "memory_bytes": coarse.state_bytes + (coarse.activation_bytes or 0),
-                "windows": math.prod([scale] * family.spatial_dims),
-            }
-    return found
-
-
 def _commands(folder: Path, file: Path, parser: ConfigParser, known: Mapping[str, Any]) -> list[str]:
-    """Return the commands that compress, evaluate and infer with the bundle's own ids; none if nothing narrows it."""
-    if "narrower" not in known:
+    """Return the commands that compress, evaluate and infer with the bundle's own ids; none if nothing can be had."""
+    if "scales" not in known and "narrower" not in known:
         return []
     overlay, given = bundle_root() / "configs" / "overlay", f"--bundle_root {folder} --dataset_dir DATA"
     run_id = "" if "run" in parser.get() else next((f" --run_id {key}" for key in _running(parser.get())), "")
     data = "" if parser.get("train::dataset::data") is not None else ' --complexity_data "@ID_OF_THEIR_TRAINING_LIST"'
     data += " --widths auto" if "widths" in known else ""
+    roi = "" if "narrower" in known else " --scale_roi True"
+    data += "" if "narrower" in known else f" --bits_per_weight 8 --scale 2{roi}"
+    least = "N" if "narrower" in known else str(known["file_bytes"]["8"])
     commands = [
         f"python -m monai.bundle run --config_file \"['{file}','{overlay / 'compress.yaml'}']\" {given} "
-        f"--budget_bytes N{run_id}{data}"
+        f"--budget_bytes {least}{run_id}{data}"
     ]
     for name, before in (("evaluate", f"'{file}',"), ("inference", "")):
         for kind in _KINDS:
             if (path := folder / "configs" / f"{name}{kind}").is_file():
                 files = f"[{before}'{path}','{overlay / 'planned.yaml'}']"
-                commands.append(f'python -m monai.bundle run --config_file "{files}" {given}')
+                commands.append(f'python -m monai.bundle run --config_file "{files}" {given}{roi}')
     return commands
 
 
@@ -344,7 +365,8 @@ def _class(network: Any) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(root_cause(error)).split())[:400]
+    words = " ".join(str(root_cause(error)).split())
+    return words.split(" For details about installing the optional dependencies")[0][:400]
 
 
 def audit_words(found: Mapping[str, Any]) -> list[str]:
@@ -362,6 +384,8 @@ def audit_words(found: Mapping[str, Any]) -> list[str]:
     if "network" not in found:
         return [*lines, f"{found['bundle']} ({found['config']}): {found['reason']}."]
     lines.append(f"{found['bundle']} ({found['config']}): {found['id']} is {found['network']}.")
+    if "remove" in found:
+        lines.append(f"{found['remove']}. All that follows is said without it.")
     if "parameters" in found:
         sizes = ", ".join(f"{found['file_bytes'][str(bits)]:,} at {bits} bits" for bits in _BITS)
         lines.append(f"{found['parameters']:,} parameters; bytes of the file: {sizes}.")
@@ -371,11 +395,9 @@ def audit_words(found: Mapping[str, Any]) -> list[str]:
             f"For {found['windows'] or 'one input'}, {shape}: {found['macs'] / 1e9:,.1f} billion multiply-adds, "
             f"{found['memory_bytes'] / 1e6:,.0f} MB of weights and activations."
         )
-        lines += [
-            f"At 1/{scale} of the resolution: {each['macs'] / 1e9:,.1f} billion, {each['memory_bytes'] / 1e6:,.0f} MB, "
-            f"or one window in the place of {each['windows']}."
-            for scale, each in found["scales"].items()
-        ]
+        lines += scale_lines(found)
+    if "labels" in found:
+        lines += str(LabelCeiling.from_dict(found["labels"])).splitlines()
     if "narrower" in found:
         full = "-".join(map(str, found["full_channels"]))
         where = f" (found by trying; to keep it: widths: {json.dumps(found['widths'])})" if "widths" in found else ""
@@ -389,19 +411,27 @@ def audit_words(found: Mapping[str, Any]) -> list[str]:
         ]
         least, most = found["budgets"]
         lines.append(f"Budgets that it can meet: from {least:,} bytes (8 bits) to {most:,}.")
-        if (saved := found["narrower"][0]["saves"]) < 0.5:
-            lines.append(f"Narrowing saves {saved:.0%} at most: the rest of the network stays. Take a smaller one.")
+        if (saved := found["narrower"][0]["saves"]) < _SAVES:
+            smaller = f": {words}" if (words := smaller_words(found["smaller"])) else ""
+            lines.append(
+                f"Narrowing saves {saved:.0%} at most: the rest of the network stays. Take a smaller one{smaller}."
+            )
     if reason := found.get("reason"):
         lines.append(f"{'It cannot be narrowed' if 'parameters' in found else 'It cannot be built here'}: {reason}")
         if "file_bytes" in found:
-            lines.append(
-                f"What can be had: its weights at 8 bits, {found['file_bytes']['8']:,} bytes (monai-ccnet store FOLDER "
-                "--output_dir O)."
-            )
+            can = [
+                f"its weights at 16 or 8 bits, {found['file_bytes']['16']:,} or {found['file_bytes']['8']:,} bytes "
+                "(monai-ccnet store FOLDER --output_dir O --bits_per_weight 8)"
+            ]
+            can += ["a coarser scale, as above, with fewer multiply-adds"] if "scales" in found else []
+            can += [words] if (words := smaller_words(found.get("smaller", {}))) else []
+            lines.append(f"What can be had: {'; '.join(can)}.")
     return [*lines, *found.get("commands", [])]
 
 
-def print_audit(bundle_dir: str | os.PathLike | None, as_json: bool = False) -> None:
+def print_audit(
+    bundle_dir: str | os.PathLike | None, as_json: bool = False, dataset_dir: str | os.PathLike | None = None
+) -> None:
     """Print the audit of a bundle, in words or as JSON."""
-    found = audit(bundle_dir)
+    found = audit(bundle_dir, dataset_dir)
     print(json.dumps(found, indent=2) if as_json else "\n".join(audit_words(found)))

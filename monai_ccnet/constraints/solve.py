@@ -32,7 +32,7 @@ from monai_ccnet.degradation import DegradationModel, Law, law_named
 from monai_ccnet.names import named_in
 from monai_ccnet.networks.building import network_def_of
 from monai_ccnet.networks.family import NetworkFamily
-from monai_ccnet.networks.finding import can_lose_a_stage
+from monai_ccnet.networks.finding import without_a_stage
 from monai_ccnet.networks.size import NetworkSize, network_size
 from monai_ccnet.networks.widths import Widths, known_widths
 from monai_ccnet.scales import Scale, scale_words
@@ -304,7 +304,7 @@ def least_needed(family: NetworkFamily, budget: Budget) -> float:
     least = budget.needed(family.at(family.smallest))
     if least > budget.limit:
         channels = f"with {'-'.join(map(str, family.smallest))} channels " if family.channels else ""
-        fewer = ", or use fewer stages" if can_lose_a_stage(family.network_def, len(family.scales)) else ""
+        fewer = ", or use fewer stages" if without_a_stage(family.network_def, len(family.scales)) else ""
         raise InfeasibleConstraintError(
             f"no width fits the budget, {budget}: {channels}the network still needs {budget.words(least)}. Raise the "
             f"budget to at least that{fewer}."

@@ -16,7 +16,7 @@ from monai_ccnet.networks.scaling import inner_def
 from monai_ccnet.networks.widths import Widths, tied_values
 from monai_ccnet.scales import per_axis
 
-__all__ = ["can_lose_a_stage", "find_widths", "fixed_size_of"]
+__all__ = ["find_widths", "fixed_size_of", "without_a_stage"]
 
 # Numbers that say something else than a width, in MONAI's terms.
 _NO_WIDTHS = frozenset(
@@ -244,29 +244,31 @@ def fixed_size_of(network_def: NetworkDef) -> tuple[int, ...] | None:
     return None if size is None else per_axis(size, spatial_dims_of(network_def), "the size of the input")
 
 
-def can_lose_a_stage(network_def: NetworkDef, stages: int) -> bool:
-    """Tell whether a network runs with one stage fewer, as its class and other arguments allow: by trying.
+def without_a_stage(network_def: NetworkDef, stages: int) -> dict[str, Any] | None:
+    """Return the config of a network with one stage fewer, ``None`` where its class takes none: found by trying.
 
     Args:
         network_def: the network's MONAI config, with references resolved.
         stages: number of its stages; lists of so many entries, or of one fewer, lose their last one.
 
     >>> unet = {"_target_": "monai.networks.nets.UNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 2}
-    >>> can_lose_a_stage({**unet, "channels": [4, 8, 16], "strides": [2, 2]}, 3)
+    >>> without_a_stage({**unet, "channels": [4, 8, 16], "strides": [2, 2]}, 3)["channels"]
+    [4, 8]
+    >>> without_a_stage({"_target_": "monai.networks.nets.BasicUNet", "spatial_dims": 2}, 6) is None
     True
-    >>> can_lose_a_stage({"_target_": "monai.networks.nets.BasicUNet", "spatial_dims": 2}, 6)
-    False
     """
-    arguments = arguments_of(network_def)
-    lists = {
-        name: value for name, value in arguments.items() if isinstance(value, (list, tuple)) and name not in _SIZES
+    lists = {name: list(value) for name, value in arguments_of(network_def).items() if isinstance(value, (list, tuple))}
+    shorter = {
+        name: value[:-1]
+        for name, value in lists.items()
+        if len(value) in (stages - 1, stages) and name not in _SIZES and not any(isinstance(it, str) for it in value)
     }
-    shorter = {name: list(value)[:-1] for name, value in lists.items() if len(value) in (stages - 1, stages)}
-    full, network = _built(network_def), _built({**network_def, **shorter})
+    fewer = {**network_def, **shorter}
+    full, network = _built(network_def), _built(fewer)
     if not shorter or full is None or network is None or _count(network) >= _count(full):
-        return False
+        return None
     shape = _output_shape(network, network_def)
-    return shape is not None and shape == _output_shape(full, network_def)
+    return fewer if shape is not None and shape == _output_shape(full, network_def) else None
 
 
 def _input_of(network_def: Mapping[str, Any]) -> torch.Tensor:

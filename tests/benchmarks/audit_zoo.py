@@ -17,6 +17,7 @@ from monai_ccnet.bundle import audit
 def row_of(folder: Path) -> dict[str, Any]:
     start = time.monotonic()
     found = audit(folder)
+    coarser = found.get("scales", {}).get("2", {})
     narrower, bits = found.get("narrower", [{}])[0], found.get("file_bytes", {})
     return {
         "bundle": found["bundle"],
@@ -27,11 +28,13 @@ def row_of(folder: Path) -> dict[str, Any]:
         "windows": found.get("windows", ""),
         "macs": found.get("macs"),
         "memory_bytes": found.get("memory_bytes"),
+        "macs_at_1/2": coarser.get("macs"),
+        "memory_bytes_at_1/2": coarser.get("memory_bytes"),
         "narrowed_by": found.get("argument"),
         "found_by_trying": "widths" in found,
         "smallest": "-".join(map(str, narrower.get("channels", ()))),
         "smallest_bytes": narrower.get("file_bytes", {}).get("32"),
-        "reason": found.get("reason", ""),
+        "reason": found.get("reason", found.get("remove", "")),
         "seconds": f"{time.monotonic() - start:.1f}",
     }
 

@@ -1,15 +1,20 @@
 """The audit of other people's bundles, of every shape that they come in."""
 
 import json
+import re
 import sys
 
 import pytest
 import torch
+from monai.inferers import sliding_window_inference
+from monai.transforms import SaveImage
 
 import monai_ccnet
 from monai_ccnet.__main__ import main
 from monai_ccnet.bundle import audit, audit_words
-from monai_ccnet.networks import build_network, network_size
+from monai_ccnet.bundle.remedies import at_scales, smaller_ones
+from monai_ccnet.complexity import measure_ceiling
+from monai_ccnet.networks import NetworkFamily, build_network, network_size
 from monai_ccnet.networks.size import disk_bytes
 
 UNET = {
@@ -111,8 +116,8 @@ def test_a_class_of_their_own_is_probed_and_left_behind_nowhere(bundle):
     ("network_def", "word"),
     [
         ("$torch.nn.Conv2d(1, 2, 3)", "is an expression"),
-        ({"_target_": "monai.networks.nets.HoVerNet"}, "HoVerNet narrows it alone"),
-        ({"_target_": "UNet", "img_size": 3}, "unexpected keyword argument 'img_size'"),
+        ({"_target_": "monai.networks.nets.HoVerNet"}, "HoVerNet narrows it, alone or"),
+        ({"_target_": "UNet", "channels": 3}, "missing 4 required positional arguments"),
         ({"_target_": "nowhere.Net"}, "nowhere"),
         ("$open('/no/such/file')", "No such file"),
         (None, "no id among network_def"),
@@ -126,14 +131,102 @@ def test_what_cannot_be_narrowed_has_its_reason_and_never_a_traceback(bundle, ne
     assert "narrower" not in found
     words = " ".join(audit_words(found))
     assert word in words
-    assert ("What can be had: its weights at 8 bits" in words) == ("file_bytes" in found)
+    assert ("What can be had: its weights at 16 or 8 bits" in words) == ("file_bytes" in found)
+    assert "stage fewer" not in words, "no class here takes that"
 
 
 def test_a_backbone_that_stays_is_said_before_anything_is_measured(bundle):
-    flexible = {"_target_": "FlexibleUNet", "in_channels": 3, "out_channels": 2, "backbone": "efficientnet-b0"}
-    found = audit(bundle({**TRAIN, "network_def": {**flexible, "spatial_dims": 2, "pretrained": True}}))
+    flexible = {"_target_": "FlexibleUNet", "in_channels": 3, "out_channels": 2, "backbone": "efficientnet-b1"}
+    flexible |= {"spatial_dims": 2, "pretrained": True}
+    found = audit(bundle({**TRAIN, "network_def": flexible}))
     assert found["narrower"][0]["saves"] < 0.5
-    assert "at most: the rest of the network stays" in " ".join(audit_words(found))
+    smaller = {**flexible, "backbone": "efficientnet-b0", "pretrained": False}
+    assert found["smaller"] == {"efficientnet-b0": {str(bits): disk_bytes(smaller, bits) for bits in (32, 16, 8)}}
+    words = " ".join(audit_words(found))
+    assert "at most: the rest of the network stays" in words
+    assert f"Take a smaller one: efficientnet-b0: {disk_bytes(smaller):,} bytes" in words
+
+
+def test_fewer_stages_are_named_only_where_the_class_takes_them():
+    unet = {**UNET, "_target_": "monai.networks.nets.UNet"}
+    fewer = {**unet, "channels": [16, 32], "strides": [2]}
+    assert smaller_ones(unet)["one stage fewer"]["32"] == disk_bytes(fewer)
+    assert smaller_ones({"_target_": "monai.networks.nets.BasicUNet", "spatial_dims": 2}) == {}
+
+
+def test_an_argument_that_monai_has_removed_is_named_with_what_to_do(bundle):
+    found = audit(bundle({**TRAIN, "network_def": {**UNET, "img_size": 96}}))
+    assert re.search(r"UNet of MONAI \S+ takes no img_size: delete that from network_def", found["remove"])
+    assert found["full_channels"] == [16, 32, 64]
+    assert "All that follows is said without it" in " ".join(audit_words(found))
+
+
+def test_a_large_file_that_a_checkout_lacks_is_named_with_what_to_do(bundle):
+    folder = bundle(
+        {**TRAIN, "network_def": {"_target_": "UNet", "channels": "$open(@bundle_root + '/code.pt').read()"}}
+    )
+    (folder / "large_files.yml").write_text("large_files:\n  - path: code.pt\n")
+    reason = audit(folder)["reason"]
+    assert re.search(
+        r"code\.pt.*one of the bundle's large files: python -m monai\.bundle download --name theirs", reason
+    )
+
+
+def test_what_cannot_be_narrowed_is_counted_at_coarser_scales(bundle):
+    folder = bundle({**TRAIN, "network_def": {"_target_": "their_fixed.net.Fixed"}})
+    (folder / "their_fixed").mkdir()
+    (folder / "their_fixed" / "__init__.py").write_text("")
+    (folder / "their_fixed" / "net.py").write_text(
+        "import torch\n"
+        "class Fixed(torch.nn.Sequential):\n"
+        "    def __init__(self):\n"
+        "        conv = torch.nn.Conv3d\n"
+        "        super().__init__(conv(1, 8, 2, 2), torch.nn.Upsample(scale_factor=2), conv(8, 2, 1))\n"
+    )
+    found = audit(folder)
+    assert "narrower" not in found
+    assert found["scales"]["2"]["macs"] == found["macs"] / 8
+    assert found["scales"]["4"]["windows"] == 64
+    assert "a coarser scale, as above" in " ".join(audit_words(found))
+    compress, *_ = found["commands"]
+    assert f"--budget_bytes {found['file_bytes']['8']} --bits_per_weight 8 --scale 2 --scale_roi True" in compress
+
+
+def test_windows_that_would_leave_too_few_pixels_are_larger():
+    family = NetworkFamily.of({**UNET, "_target_": "monai.networks.nets.UNet", "norm": "INSTANCE"})
+    found = at_scales(family, (2, 1, 16, 16, 16))
+    assert found["scales"]["2"]["input_shape"] == [2, 1, 16, 16, 16]
+    assert found["scales"]["4"]["input_shape"] == [2, 1, 64, 64, 64]
+    assert found["scales"]["4"]["macs"] == found["macs"]
+
+
+class CountsWindows:
+    """A network for a sliding window, which counts its calls."""
+
+    windows = 0
+
+    def __call__(self, x):
+        self.windows += 1
+        return x
+
+
+def test_labels_say_what_a_scale_costs_them_and_how_many_windows_it_takes(bundle, tmp_path):
+    data, label = tmp_path / "data", torch.zeros(1, 40, 70, 20)
+    label[:, 4:36, 6:60, 2:18] = 1
+    data.mkdir()
+    for name in ("image", "label"):
+        SaveImage(data, output_postfix="", separate_folder=False, print_log=False)(label, {"filename_or_obj": name})
+    listed = {"image": "image.nii.gz", "label": "label.nii.gz"}
+    (data / "dataset.json").write_text(json.dumps({"labels": {"0": "no", "1": "yes"}, "training": [listed]}))
+    found = audit(bundle(TRAIN), data)
+    for scale, each in {1: found, 2: found["scales"]["2"]}.items():
+        count = CountsWindows()
+        sliding_window_inference(label[None], [32 * scale, 32 * scale, 16 * scale], 1, count, overlap=0.5)
+        assert each["windows_per_image"] == count.windows
+    assert found["scales"]["2"]["labels_keep"] == round(measure_ceiling([label.numpy()]).worst(2), 4)
+    words = " ".join(audit_words(found))
+    assert "windows over the median image in the place of" in words
+    assert "Labels of data at a working scale (1 labels" in words
 
 
 def test_the_verb_prints_words_or_json_and_says_what_is_missing(bundle, tmp_path, capsys):
@@ -144,6 +237,8 @@ def test_the_verb_prints_words_or_json_and_says_what_is_missing(bundle, tmp_path
     assert json.loads(capsys.readouterr().out)["full_channels"] == [16, 32, 64]
     assert main(["audit", str(tmp_path)]) == 1
     assert "configs is missing: give the folder of a bundle" in capsys.readouterr().err
+    assert main(["audit", str(folder), "--dataset_dir", str(tmp_path)]) == 1
+    assert "dataset.json is missing" in capsys.readouterr().err
     assert main(["audit"]) == 1
     assert "name the bundle: monai-ccnet audit FOLDER" in capsys.readouterr().err
 
