@@ -423,7 +423,7 @@ def audit_words(found: Mapping[str, Any]) -> list[str]:
                 f"its weights at 16 or 8 bits, {found['file_bytes']['16']:,} or {found['file_bytes']['8']:,} bytes "
                 "(monai-ccnet store FOLDER --output_dir O --bits_per_weight 8)"
             ]
-            can += ["a coarser scale, as above, with fewer multiply-adds"] if "scales" in found else []
+            can += ["a coarser scale, as above, with fewer multiply-adds an image"] if "scales" in found else []
             can += [words] if (words := smaller_words(found.get("smaller", {}))) else []
             lines.append(f"What can be had: {'; '.join(can)}.")
     return [*lines, *found.get("commands", [])]
