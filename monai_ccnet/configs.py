@@ -39,6 +39,7 @@ __all__ = [
     "run_list",
     "running_workflow",
     "take_over",
+    "texts",
 ]
 
 _MLFLOW: dict[str, Any] = DEFAULT_EXP_MGMT_SETTINGS["mlflow"]
@@ -142,7 +143,7 @@ def take_over(settings: Mapping[str, Any], *names: str) -> None:
     parser = running_workflow().parser
     given = {key.split("::")[0] for key, _ in _given(parser.get(), _plain([str(config_file(name)) for name in names]))}
     for key, value in settings.items():
-        refers_to = {found for text in _texts(parser.get(key)) for found in _REFERENCE.findall(text)}
+        refers_to = {found for text in texts(parser.get(key)) for found in _REFERENCE.findall(text)}
         if not given & {key, *refers_to}:
             parser[key] = value
 
@@ -218,7 +219,7 @@ def check_overlay_ids(name: str) -> None:
 def _unknown(workflow: ConfigWorkflow, known: Iterable[str]) -> list[str]:
     """Return the ids of a config that are not known, not referred to, and none of MONAI's own."""
     config = workflow.parser.get()
-    referred = {found for text in _texts(config) for found in _REFERENCE.findall(text)}
+    referred = {found for text in texts(config) for found in _REFERENCE.findall(text)}
     run_ids = {workflow.run_id, workflow.init_id, workflow.final_id, ConfigParser.meta_key}
     return [key for key in config if key not in {*known, *referred, *run_ids, *_TRACKING}]
 
@@ -279,7 +280,7 @@ def _check(workflow: ConfigWorkflow, files: list[str]) -> None:
         ours = known[section]
         if isinstance(ours, Mapping) and isinstance(config[section], Mapping) and _is_section(ours):
             for key in config[section]:
-                if key not in ours and not any(f"{section}::{key}" in text for text in _texts(config)):
+                if key not in ours and not any(f"{section}::{key}" in text for text in texts(config)):
                     raise unknown_setting(f"{section}#{key}", [f"{section}#{each}" for each in ours], name)
     _check_values(parser, config)
 
@@ -345,16 +346,16 @@ def _given(config: Mapping[str, Any], files: Mapping[str, Any], prefix: str = ""
             yield prefix + key, value
 
 
-def _texts(config: Any) -> Iterator[str]:
+def texts(config: Any) -> Iterator[str]:
     """Return all strings of a config."""
     if isinstance(config, str):
         yield config
     elif isinstance(config, Mapping):
         for each in config.values():
-            yield from _texts(each)
+            yield from texts(each)
     elif isinstance(config, (list, tuple)):
         for each in config:
-            yield from _texts(each)
+            yield from texts(each)
 
 
 def end_with_cause(folder_id: str = "output_dir") -> None:

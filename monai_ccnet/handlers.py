@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from monai.data.utils import set_rnd
+from monai.engines import Evaluator
 from monai.handlers import CheckpointLoader, StatsHandler
-from monai.utils import IgniteInfo, min_version, optional_import, set_determinism
+from monai.utils import IgniteInfo, is_scalar, min_version, optional_import, set_determinism
 
 from monai_ccnet.constraints import CompressionPlan
 from monai_ccnet.files import atomically
-from monai_ccnet.networks.loading import WeightsError, read_tensors
+from monai_ccnet.networks.loading import WeightsError, load_weights, read_tensors
+from monai_ccnet.networks.storage import save_weights
 from monai_ccnet.records import evaluated_record
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ __all__ = [
     "CheckBudget",
     "EpochLosses",
     "EpochSeed",
+    "KeepBest",
+    "LoadWeights",
     "LogPlan",
     "RecordTrial",
     "ResumeTraining",
@@ -234,6 +238,112 @@ def _is_whole(path: Path, names: set[str]) -> bool:
         return True
     print(f"{path} is damaged: the training goes on from the checkpoint before it, or begins again.")
     return False
+
+
+class KeepBest:
+    """Keep the weights of the best epoch in a file, at any number of bits; after each better epoch it is written anew.
+
+    Attached to a MONAI evaluator, it takes the key metric, and the evaluator's own comparison or the rule of a
+    ``CheckpointSaver``; a score that is no number never replaces one that is. Attached to a trainer, it raises an error
+    if another network is trained.
+
+    Args:
+        network: network that is trained; the trainer may hold it wrapped.
+        path: path of the file, as in :func:`~monai_ccnet.networks.save_weights`.
+        bits_per_weight: number of bits of a stored weight.
+        rule: ``key_metric_name``, ``key_metric_negative_sign`` and ``key_metric_greater_or_equal``, as MONAI's
+            ``CheckpointSaver`` takes them; ``None`` for the evaluator's own comparison.
+        in_training: whether the trainer's own key metric is taken, and no evaluator's.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        path: str | os.PathLike,
+        bits_per_weight: int = 32,
+        rule: Mapping[str, Any] | None = None,
+        in_training: bool = False,
+    ) -> None:
+        self.network = network
+        self.path = Path(path)
+        self.bits_per_weight = bits_per_weight
+        self.rule = rule
+        self.in_training = in_training
+        self.best: float | None = None
+        self.words = "after the last epoch, since no key metric was validated"
+
+    @property
+    def first_process(self) -> bool:
+        """Whether this process writes."""
+        return idist.get_rank() == 0
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a MONAI trainer or evaluator."""
+        if not isinstance(engine, Evaluator):
+            engine.add_event_handler(Events.STARTED, self._check)
+        if self.in_training != isinstance(engine, Evaluator):
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def _check(self, engine: Engine) -> None:
+        held = getattr(engine, "network", self.network)
+        if not any(module is self.network for module in held.modules()):
+            raise ValueError(
+                f"the trainer's network, a {type(held).__name__}, is not the planned one: let it refer to the id "
+                "network of the config."
+            )
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the file if this epoch is the best so far."""
+        rule = self.rule or {}
+        name = rule.get("key_metric_name") or getattr(engine.state, "key_metric_name", None)
+        metric = None if name is None else engine.state.metrics[name]
+        if not is_scalar(metric):
+            return  # as MONAI's own, which warns
+        score = float(metric) * (-1 if rule.get("key_metric_negative_sign") else 1)  # type: ignore[arg-type]
+        if self._is_better(engine, score):
+            self.best = score
+            self.words = f"after epoch {engine.state.epoch}, the best by {name} ({float(metric):.4g})"  # type: ignore[arg-type]
+            self._write()
+
+    def _is_better(self, engine: Engine, score: float) -> bool:
+        if self.best is None or math.isnan(score) or math.isnan(self.best):
+            return self.best is None or not math.isnan(score)
+        if self.rule is not None:
+            return score >= self.best if self.rule.get("key_metric_greater_or_equal") else score > self.best
+        return bool(engine.metric_cmp_fn(score, self.best))  # type: ignore[attr-defined]
+
+    def _write(self) -> None:
+        if self.first_process:
+            save_weights(self.network, self.path, self.bits_per_weight)
+
+    def finish(self) -> None:
+        """Write the weights as they are if no epoch was kept."""
+        if self.best is None:
+            self._write()
+
+
+class LoadWeights:
+    """Load what :func:`~monai_ccnet.networks.save_weights` wrote, at any number of bits, before an engine runs.
+
+    It takes the place of a ``CheckpointLoader``, which reads neither int8 kernels nor safetensors.
+
+    Args:
+        network: network of the same config.
+        path: path of the file.
+    """
+
+    def __init__(self, network: torch.nn.Module, path: str | os.PathLike) -> None:
+        self.network = network
+        self.path = path
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to any engine."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Load them."""
+        load_weights(self.network, self.path)
+        engine.logger.info(f"Restored all variables from {os.fspath(self.path)}")
 
 
 class CheckBudget:

@@ -3,6 +3,15 @@
 from monai_ccnet.bundle.audit import audit, audit_words, print_audit
 from monai_ccnet.bundle.auto3dseg import narrow_auto3dseg
 from monai_ccnet.bundle.nnunet import narrow_nnunet
+from monai_ccnet.bundle.overlay import (
+    complete,
+    load_planned,
+    planned_bits,
+    planned_network,
+    planned_weights,
+    refuse,
+    save_planned_weights,
+)
 from monai_ccnet.bundle.runs import (
     NO_PICTURES,
     ceiling_for,
@@ -12,11 +21,9 @@ from monai_ccnet.bundle.runs import (
     default_confidence,
     distributed,
     hold_plan,
-    load_planned,
     measure_by_law,
     measure_settings_for,
     save_measured,
-    save_planned_weights,
     save_run,
     scale_windows,
     train_planned,
@@ -50,6 +57,7 @@ __all__ = [
     "check_search",
     "check_shared_recipe",
     "compare_all",
+    "complete",
     "constraints_from",
     "dataset_of",
     "default_confidence",
@@ -62,8 +70,12 @@ __all__ = [
     "measure_settings_for",
     "narrow_auto3dseg",
     "narrow_nnunet",
+    "planned_bits",
+    "planned_network",
+    "planned_weights",
     "print_audit",
     "reading_of",
+    "refuse",
     "save_calibration",
     "save_comparison",
     "save_measured",

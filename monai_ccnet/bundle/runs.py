@@ -17,7 +17,7 @@ from monai_ccnet.complexity import (
     measure_dataset,
     measure_settings,
 )
-from monai_ccnet.configs import end_with_cause, named_networks, running_workflow
+from monai_ccnet.configs import running_workflow
 from monai_ccnet.constraints import (
     AccuracyFloor,
     Budget,
@@ -38,8 +38,8 @@ from monai_ccnet.data import (
 )
 from monai_ccnet.degradation import Law, WidthLaw
 from monai_ccnet.files import check_writable, file_digest
-from monai_ccnet.locks import hold, release
-from monai_ccnet.networks import NetworkFamily, save_weights
+from monai_ccnet.locks import hold
+from monai_ccnet.networks import NetworkFamily
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.reporting import save_html_report, save_report, save_trade_off
 from monai_ccnet.scales import Scale, per_axis, scale_words
@@ -54,11 +54,9 @@ __all__ = [
     "default_confidence",
     "distributed",
     "hold_plan",
-    "load_planned",
     "measure_by_law",
     "measure_settings_for",
     "save_measured",
-    "save_planned_weights",
     "save_run",
     "scale_windows",
     "train_planned",
@@ -414,23 +412,6 @@ def hold_plan(plan_dir: str | os.PathLike, wait: bool = True) -> None:
     hold(plan_dir, wait)
 
 
-def load_planned(plan_dir: str | os.PathLike) -> CompressionPlan:
-    """Return the plan in a folder for the running config of another bundle, whose own networks it may name.
-
-    Args:
-        plan_dir: folder of the plan.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is damaged, or names code of neither MONAI, torch, this package nor the bundle.
-    """
-    end_with_cause("plan_dir")
-    path = Path(plan_dir) / "plan.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}: plan one first, by overlay/compress.yaml, or give --plan_dir.")
-    return CompressionPlan.load(path, named_networks())
-
-
 def distributed(network: torch.nn.Module, device: Any) -> torch.nn.Module:
     """Return a network on its device, wrapped where a process group has been set up."""
     network, device = network.to(device), torch.device(device)
@@ -438,20 +419,3 @@ def distributed(network: torch.nn.Module, device: Any) -> torch.nn.Module:
         return network
     ids = [device] if device.type == "cuda" else None
     return torch.nn.parallel.DistributedDataParallel(network, device_ids=ids)
-
-
-def save_planned_weights(
-    network: torch.nn.Module, path: str | os.PathLike, bits_per_weight: int, first_process: bool = True
-) -> None:
-    """Write the weights of a planned network, in the first process, and say so.
-
-    Args:
-        network: after its training; wrapped or not.
-        path: path of the file.
-        bits_per_weight: number of bits of a stored weight.
-        first_process: whether this is the one that writes.
-    """
-    if first_process:
-        written = save_weights(network, path, bits_per_weight)
-        release(Path(path).parent)
-        print(f"Written: {path} of {written:,} bytes, and its plan.json.")

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from ignite.metrics import Metric
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 
 import monai_ccnet
 from monai_ccnet.constraints import CompressionPlan
 from monai_ccnet.ending import root_cause
-from monai_ccnet.networks import build_network
+from monai_ccnet.networks import build_network, load_weights, save_weights
 
 OVERLAY = monai_ccnet.bundle_root() / "configs" / "overlay"
 IMAGES = {"_target_": "LoadImaged", "image_only": True, "ensure_channel_first": True}
@@ -214,7 +215,7 @@ def test_it_trains_the_planned_network_within_the_budget(compressed):
     assert os.path.getsize(models / "compressed.pt") <= compressed.budget
     assert plan.complexity.count == 3  # their training images, without the one they validate on
     network = build_network(plan.network_def)
-    for file in ("compressed.pt", "model.pt"):  # ours of the last epoch, and their checkpoint
+    for file in ("compressed.pt", "model.pt"):  # the budgeted one, and their checkpoint
         network.load_state_dict(torch.load(models / file, weights_only=True))
 
 
@@ -261,14 +262,17 @@ def test_the_same_seed_trains_the_same_weights_as_their_own_trainer_would(basic)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-@pytest.mark.parametrize("files", [("multi_gpu_train", "compress.yaml"), ("planned.yaml", "multi_gpu_train")])
+@pytest.mark.parametrize(
+    "files",
+    [("multi_gpu_train", "compress.yaml"), ("planned.yaml", "multi_gpu_train"), ("multi_gpu_train", "planned.yaml")],
+)
 def test_in_processes_the_network_is_wrapped_and_the_file_is_not(basic, files):
     basic.compress(run=[])
     parser = basic.run("train", *files, budget_bytes=basic.budget)
     assert isinstance(parser.get_parsed_content("network"), torch.nn.parallel.DistributedDataParallel)
-    if "compress.yaml" in files:
-        state = torch.load(basic.root / "models" / "compressed.pt", weights_only=True)
-        assert not any(name.startswith("module.") for name in state)
+    state = torch.load(basic.root / "models" / "compressed.pt", weights_only=True)
+    assert not any(name.startswith("module.") for name in state)
+    assert os.path.getsize(basic.root / "models" / "compressed.pt") <= basic.budget
 
 
 def test_at_a_scale_their_windows_cover_as_much_as_before(basic, capsys):
@@ -312,3 +316,174 @@ def test_the_data_and_the_folder_are_ids(basic, tmp_path):
     parser = basic.run("train", "evaluate", "planned.yaml", **overrides)
     assert parser.get_parsed_content("validate#evaluator").state.metrics
     assert not (basic.root / "models").exists()
+
+
+class Scripted(Metric):
+    """A key metric whose values are known beforehand, one for each epoch."""
+
+    def __init__(self, values, output_transform=lambda output: output):
+        self.values = list(values)
+        super().__init__(output_transform)
+
+    def reset(self):
+        pass
+
+    def update(self, output):
+        pass
+
+    def compute(self):
+        return self.values.pop(0)
+
+
+def scripted(**values):
+    """Return overrides by which a training of as many epochs as values is validated by them."""
+    given = [{"_target_": f"{__name__}.Scripted", "values": each} for each in values.values()]
+    return {
+        "validate#evaluator#key_val_metric": dict(zip(values, given, strict=True)),
+        "train#trainer#max_epochs": max(map(len, values.values())),
+    }
+
+
+SAVER = "validate#handlers#0#"
+NAN = float("nan")
+AS_LIST = {"validate#evaluator#val_handlers": "$list(@validate#handlers)"}
+BEST = {
+    "the best": ({"dice": [0.2, 0.9, 0.1]}, {}, 2),
+    "the first of equals": ({"dice": [0.2, 0.9, 0.9]}, {}, 2),
+    "the last of equals": ({"dice": [0.2, 0.9, 0.9]}, {SAVER + "key_metric_greater_or_equal": True}, 3),
+    "the smallest": ({"loss": [0.5, 0.1, 0.4]}, {SAVER + "key_metric_negative_sign": True}, 2),
+    "another metric": ({"dice": [0.1, 0.2, 0.3], "iou": [0.9, 0.2, 0.3]}, {SAVER + "key_metric_name": "iou"}, 1),
+}
+
+
+@pytest.mark.parametrize("case", BEST)
+def test_the_file_holds_the_epoch_that_their_own_checkpoint_keeps(case, basic, capsys):
+    values, overrides, epoch = BEST[case]
+    parser = basic.compress(**scripted(**values), **overrides)
+    models = basic.root / "models"
+    ours, theirs = (torch.load(models / name, weights_only=True) for name in ("compressed.pt", "model.pt"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    last = parser.get_parsed_content("network").state_dict()
+    assert (epoch == 3) == all(torch.equal(ours[name], last[name]) for name in last)
+    assert f"after epoch {epoch}, the best by {list(values)[-1]}" in capsys.readouterr().out
+    assert os.path.getsize(models / "compressed.pt") <= basic.budget
+
+
+@pytest.mark.parametrize(
+    ("values", "overrides", "epoch"),
+    [
+        ([0.2, 0.9, 0.1], {"validate#handlers": None}, 2),
+        ([0.9, 0.1, 0.5], {"validate#handlers": [], "validate#evaluator#metric_cmp_fn": "$lambda a, b: a < b"}, 2),
+        (
+            [0.2, 0.9, 0.1],
+            {"validate#evaluator#val_handlers": "$list(@validate#handlers)", SAVER + "_disabled_": True},
+            2,
+        ),
+        ([NAN, 0.2, NAN], {}, 2),
+        ([0.2, 0.9], {"train#handlers#0#interval": 3}, None),
+        ([0.2, 0.9], {"train#handlers": []}, None),
+    ],
+)
+def test_without_a_checkpoint_of_theirs_it_is_the_best_by_the_key_metric_or_the_last(
+    values, overrides, epoch, basic, capsys
+):
+    parser = basic.compress(**scripted(dice=values), **overrides)
+    said = "after the last epoch, since no" if epoch is None else f"after epoch {epoch}, the best by dice"
+    assert said in capsys.readouterr().out
+    ours = torch.load(basic.root / "models" / "compressed.pt", weights_only=True)
+    last = parser.get_parsed_content("network").state_dict()
+    assert (epoch is None) == all(torch.equal(ours[name], last[name]) for name in last)
+
+
+def test_a_bundle_with_a_run_of_another_name_needs_no_override_for_the_file(basic):
+    content = json.loads(basic.path("train").read_text())
+    content["training"] = content.pop("run")
+    basic.path("train").write_text(json.dumps(content))
+    with pytest.raises(RuntimeError) as raised:
+        basic.compress()
+    assert "there is no 'run' in the config files: give --run_id training" in str(root_cause(raised.value))
+    basic.compress(run_id="training")
+    assert os.path.getsize(basic.root / "models" / "compressed.pt") <= basic.budget
+
+
+def test_whatever_the_order_no_other_network_is_trained(basic):
+    for files in (["compress.yaml", "train"], ["compress.yaml", "train", "multi_gpu_train"]):
+        with pytest.raises(RuntimeError) as raised:
+            basic.run(*files, budget_bytes=basic.budget)
+        words = str(root_cause(raised.value))
+        assert "overlay/compress.yaml must be the last of the config files" in words
+        assert "network and initialize" in words
+    assert not list((basic.root / "models").glob("*.pt"))
+    basic.compress()
+    plan = CompressionPlan.load(basic.root / "models" / "plan.json")
+    for files in (["planned.yaml", "train"], ["train", "planned.yaml"]):
+        (basic.root / "models" / "compressed.pt").unlink()
+        trained = basic.run(*files).get_parsed_content("train#trainer").network
+        assert trained.state_dict().keys() == build_network(plan.network_def).state_dict().keys()
+        load_weights(trained, basic.root / "models" / "compressed.pt")
+        for more in (["planned.yaml", "train", "evaluate"], ["train", "planned.yaml", "evaluate"]):
+            evaluated = basic.run(*more).get_parsed_content("network").state_dict()
+            assert all(torch.equal(evaluated[name], each) for name, each in trained.state_dict().items())
+    with pytest.raises(RuntimeError) as raised:
+        basic.run("planned.yaml", "train", scale_roi=True)
+    assert "overlay/planned.yaml must be the last" in str(root_cause(raised.value))
+
+
+def test_a_trainer_of_another_network_is_refused(basic):
+    with pytest.raises(RuntimeError) as raised:
+        basic.compress(**{"train#trainer#network": "$monai.networks.nets.VNet(2).to(@device)"})
+    assert "VNet, is not the planned one" in str(root_cause(raised.value))
+    assert not list((basic.root / "models").glob("*.pt"))
+    with pytest.raises(RuntimeError) as raised:
+        basic.run("inference", "compress.yaml", complexity_data=[], budget_bytes=basic.budget)
+    assert "'run' trains nothing" in str(root_cause(raised.value))
+
+
+LOADERS = {
+    "a handler": {"handlers": [_loader("$@here")]},
+    "a handler of more": {
+        "handlers": [_loader("$@here") | {"load_dict": {"net": "@network_def", "other": "@other"}, "strict": False}],
+        "other": {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1},
+    },
+    "switched off": {"handlers": [_loader("$@here") | {"_disabled_": True}]},
+    "called before": {
+        "initialize": ["$@checkpointloader(@evaluator)"],
+        "handlers": [],
+        "checkpointloader": _loader("$@here"),
+    },
+    "an expression": {"handlers": [], "run": ["$@network.load_state_dict(torch.load(@theirs))", "$@evaluator.run()"]},
+    "none": {"handlers": []},
+}
+
+
+@pytest.mark.parametrize("form", [{}, {"weights_format": "safetensors"}, {"bits_per_weight": 8}], ids=str)
+def test_their_inference_has_the_budgeted_weights_however_it_loads(form, basic, tmp_path, capsys):
+    basic.compress(**form)
+    (file,) = (basic.root / "models").glob("compressed.*")
+    wanted = CompressionPlan.load(basic.root / "models" / "plan.json").network_def
+    own = load_weights(build_network(wanted), file).state_dict()
+    theirs = basic.root / "models" / "model.pt"
+    theirs.unlink()
+    save_weights(build_network(wanted), tmp_path / "theirs.pt")  # the same network, with other weights
+    content = json.loads(basic.path("inference").read_text())
+    for name, change in LOADERS.items():
+        places = {"here": "$@bundle_root + '/models'", "theirs": str(tmp_path / "theirs.pt")}
+        basic.path("inference").write_text(json.dumps(content | places | change))
+        network = basic.run("inference", "planned.yaml").get_parsed_content("evaluator").network
+        assert all(torch.equal(network.state_dict()[key], each) for key, each in own.items()), name
+        said = capsys.readouterr().out
+        assert f"bytes of {file}" in said
+        assert ("what this config loads into it is another file's" in said) == (name == "an expression")
+
+
+def test_without_the_budgeted_file_nothing_is_evaluated(basic):
+    basic.compress()
+    (basic.root / "models" / "compressed.pt").rename(basic.root / "models" / "moved.pt")
+    with pytest.raises(RuntimeError) as raised:
+        basic.run("inference", "planned.yaml")
+    assert "the weights of the planned network: train it first" in str(root_cause(raised.value))
+    given = str(basic.root / "models" / "moved.pt")
+    basic.run("inference", "planned.yaml", planned_weights=given)
+    with pytest.raises(RuntimeError) as raised:
+        basic.run("inference", "planned.yaml", planned_weights=given, network="$torch.jit.load('model.ts')")
+    assert "'run' does not lead to the id 'network_def'" in str(root_cause(raised.value))

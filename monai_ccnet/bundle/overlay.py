@@ -1,0 +1,334 @@
+"""What the overlays do to the configs of another bundle: its network is the planned one, its file the budgeted one.
+
+MONAI makes the imports of a config before anything else of it, wherever they stand among the files. Each overlay
+imports a name from here under an id of its own, which no other file takes away, and by that :func:`complete` is called.
+Nothing is built then: only the config is changed, and what cannot be changed is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser, ReferenceResolver
+from monai.bundle.workflows import ConfigWorkflow
+
+from monai_ccnet.configs import config_file, end_with_cause, named_networks, running_workflow, texts
+from monai_ccnet.constraints import CompressionPlan, DiskBudget
+from monai_ccnet.handlers import KeepBest
+from monai_ccnet.locks import release
+from monai_ccnet.networks import WEIGHTS_FORMATS, build_network, load_weights, weights_name
+
+__all__ = [
+    "complete",
+    "load_planned",
+    "planned_bits",
+    "planned_network",
+    "planned_weights",
+    "refuse",
+    "save_planned_weights",
+]
+
+_REFUSED = "refused"  # id of the message
+_RULE = {"key_metric_name": None, "key_metric_negative_sign": False, "key_metric_greater_or_equal": False}
+_KEPT, _WRITTEN = "@keep_best", "$@written"
+
+
+def __getattr__(name: str) -> bool:
+    """Complete the running config for an overlay, whose file imports this name; see the module's first lines.
+
+    What is refused is kept for the network's id, since MONAI passes over the errors of an import.
+    """
+    if name not in ("compress_overlay", "planned_overlay"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    parser = running_workflow().parser
+    try:
+        complete(name.partition("_")[0])
+    except Exception as error:  # any, since MONAI would pass over it
+        parser[_REFUSED] = str(error) if isinstance(error, ValueError) else repr(error)
+        parser["network"] = parser["network_def"] = f"$monai_ccnet.bundle.refuse(@{_REFUSED})"
+        parser.parse(reset=True)
+    return True
+
+
+def refuse(message: str) -> None:
+    """Raise a ``ValueError`` with a message, which is the last line of the process too."""
+    with contextlib.suppress(KeyError, ValueError, RuntimeError):  # of a config that is not whole
+        end_with_cause("plan_dir")
+    raise ValueError(message)
+
+
+def complete(overlay: str) -> None:
+    """Let the running config train, or use, the planned network and its file. A second call changes nothing.
+
+    In training the best weights are kept in the file, by the rule of the bundle's own ``CheckpointSaver``, else by the
+    key metric of its validator. Elsewhere each of its ``CheckpointLoader`` loads the file.
+
+    Args:
+        overlay: ``"compress"`` or ``"planned"``.
+
+    Raises:
+        ValueError: if another file or an override takes back what the overlay sets, or the run trains nothing, or
+            trains without the id of the network.
+    """
+    workflow = running_workflow()
+    parser, name = workflow.parser, f"overlay/{overlay}.yaml"
+    if _REFUSED in parser:
+        raise ValueError(parser[_REFUSED])
+    ours = ConfigParser.load_config_file(str(config_file(name)))
+    before = repr(parser.get())
+    if overlay == "planned" and parser.get("network_def") != ours["network_def"]:
+        print(f"{name}: network_def is the planned network, in place of the one that is named after the overlay.")
+        parser["network_def"] = ours["network_def"]
+    if overlay == "compress" or parser.get("scale_roi") is True:
+        _check_order(parser, name, ours)
+    network = "network" if overlay == "compress" else "network_def"
+    reached = _run_of(workflow, network)
+    if reached and _trains(reached):
+        _keep_best(parser, workflow.run_id, reached)
+        if overlay == "planned":
+            parser["starts_with"] = None
+    elif reached and overlay == "compress":
+        raise ValueError(f"{workflow.run_id!r} trains nothing: {_named(parser, workflow.run_id)}.")
+    elif overlay == "planned":
+        _load_planned_file(parser)
+    if repr(parser.get()) != before:
+        parser.parse(reset=True)
+
+
+def _check_order(parser: ConfigParser, name: str, ours: Mapping[str, Any]) -> None:
+    """Refuse files and overrides after an overlay that take back what it sets."""
+    initialize = parser.get("initialize", [])
+    lost = [key for key in ("network",) if key in ours and parser.get(key) != ours[key]]
+    lost += [] if all(each in initialize for each in ours["+initialize"]) else ["initialize"]
+    if lost:
+        raise ValueError(
+            f"{name} must be the last of the config files: what comes after it sets {' and '.join(lost)} again, so "
+            "that another network than the planned one would be trained."
+        )
+
+
+def _run_of(workflow: ConfigWorkflow, network: str) -> dict[str, Any]:
+    """Return what the run leads to, by id; nothing if the run is empty."""
+    parser, run_id = workflow.parser, workflow.run_id
+    if run_id not in parser:
+        raise ValueError(f"there is no {run_id!r} in the config files: {_named(parser, run_id)}.")
+    reached = _reached(parser, run_id) if parser[run_id] else {}
+    if reached and network not in reached:
+        raise ValueError(
+            f"{run_id!r} does not lead to the id {network!r}, which the overlay makes the planned network: "
+            f"{_named(parser, run_id)}, or let the bundle's engines refer to @network."
+        )
+    return reached
+
+
+def _named(parser: ConfigParser, run_id: str) -> str:
+    """Return in words which lists of a config run something."""
+    runs = [
+        key
+        for key, value in parser.get().items()
+        if key != run_id and isinstance(value, list) and any(".run()" in text for text in texts(value))
+    ]
+    return f"give --run_id {' or '.join(runs)}" if runs else "name the bundle's own config files before the overlay"
+
+
+def _reached(parser: ConfigParser, start: str) -> dict[str, Any]:
+    """Return the config at an id and all that it leads to by references, by id."""
+    found: dict[str, Any] = {}
+    ahead = [start]
+    while ahead:
+        name = ahead.pop()
+        if name not in found and name in parser:
+            found[name] = parser[name]
+            ahead += [each for text in texts(parser[name]) for each in ReferenceResolver.match_refs_pattern(text)]
+    return found
+
+
+def _components(configs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the components within some configs, by id."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, config in configs.items():
+        if isinstance(config, Mapping) and "_target_" in config:
+            found[name] = dict(config)
+        if isinstance(config, (Mapping, list)):
+            inner = config.items() if isinstance(config, Mapping) else enumerate(config)
+            found |= _components({f"{name}::{key}": each for key, each in inner})
+    return found
+
+
+def _is(config: Mapping[str, Any], kind: str) -> bool:
+    return str(config["_target_"]).rsplit(".", 1)[-1].endswith(kind)
+
+
+def _trainers(reached: Mapping[str, Any]) -> list[str]:
+    found = _components(reached).items()
+    return [place for place, each in found if "train_data_loader" in each or _is(each, "Trainer")]
+
+
+def _trains(reached: Mapping[str, Any]) -> bool:
+    """Tell whether a run leads to a trainer or an optimizer."""
+    optimizers = any("params" in each for each in _components(reached).values())
+    return bool(_trainers(reached)) or optimizers or any("optim." in text for text in texts(list(reached.values())))
+
+
+def _keep_best(parser: ConfigParser, run_id: str, reached: Mapping[str, Any]) -> None:
+    """Let a training keep its best weights: by the rule of its own checkpoint, else by its validator's key metric."""
+    trainers, validators = _trainers(reached), _validators(parser, reached)
+    savers = {place: _saver(parser, place) for place in [*validators, *(() if validators else trainers)]}
+    judge = next((place for place, saver in savers.items() if saver), next(iter(validators), None))
+    keeping, saver = parser["keep_best"], savers.get(str(judge))
+    if saver and keeping["rule"] is None:
+        keeping["rule"] = {key: saver.get(key, default) for key, default in _RULE.items()}
+    keeping["in_training"] = judge in trainers
+    for place in [*trainers, *validators]:
+        if place in trainers or place == judge:
+            _add_handler(parser, place)
+    run = parser[run_id] if isinstance(parser[run_id], list) else [parser[run_id]]
+    if not any("@written" in text for text in texts(run)):
+        parser[run_id] = [*run, _WRITTEN]
+
+
+def _validators(parser: ConfigParser, reached: Mapping[str, Any]) -> list[str]:
+    """Return the ids of the engines that validate during a training."""
+    found: list[str] = []
+    for place, each in _components(reached).items():
+        if _is(each, "ValidationHandler"):
+            engine = each.get("validator")
+            inline = isinstance(engine, Mapping)
+            found += [f"{place}::validator"] if inline else ReferenceResolver.match_refs_pattern(str(engine))
+    return [place for place in dict.fromkeys(found) if isinstance(parser.get(place), Mapping)]
+
+
+def _handlers_of(parser: ConfigParser, engine: str) -> tuple[str, Any]:
+    """Return the id at which the handlers of an engine stand, and what stands there."""
+    place = f"{engine}::{'train_handlers' if engine in _trainers({engine: parser[engine]}) else 'val_handlers'}"
+    value = parser.get(place)
+    while isinstance(value, str) and value.startswith("@") and value[1:].replace("#", "::") in parser:
+        place = value[1:].replace("#", "::")
+        value = parser[place]
+    return place, value
+
+
+def _saver(parser: ConfigParser, engine: str) -> dict[str, Any] | None:
+    """Return the config of the handler by which an engine saves its best network, if it has one."""
+    place, _ = _handlers_of(parser, engine)
+    for each in _components(_reached(parser, place)).values():
+        if _is(each, "CheckpointSaver") and each.get("save_key_metric") and each.get("_disabled_") is not True:
+            return each
+    return None
+
+
+def _add_handler(parser: ConfigParser, engine: str) -> None:
+    place, handlers = _handlers_of(parser, engine)
+    if handlers is None and not {"train_data_loader", "val_data_loader"} & set(parser[engine]):
+        return  # it is no engine of MONAI's
+    if any(_KEPT in text for text in texts(handlers)):
+        return
+    if isinstance(handlers, str):
+        parser[place] = f"$[*({handlers.removeprefix('$')} or []), {_KEPT}]"
+    else:
+        parser.set([*(handlers or []), _KEPT], place)
+
+
+def _load_planned_file(parser: ConfigParser) -> None:
+    """Let each ``CheckpointLoader`` of the network load the planned network's file."""
+    for place, each in _components(parser.get()).items():
+        if _is(each, "CheckpointLoader") and "network_def" in _reached(parser, f"{place}::load_dict"):
+            print(f"{place} loads the planned network's weights, in place of {each.get('load_path')}.")
+            loader = {"network": "@network_def", "path": "@planned_weights"}
+            parser[place] = {"_target_": "monai_ccnet.handlers.LoadWeights", **loader}
+
+
+def load_planned(plan_dir: str | os.PathLike) -> CompressionPlan:
+    """Return the plan in a folder for the running config of another bundle, whose own networks it may name.
+
+    Args:
+        plan_dir: folder of the plan.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged, or names code of neither MONAI, torch, this package nor the bundle.
+    """
+    end_with_cause("plan_dir")
+    path = Path(plan_dir) / "plan.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}: plan one first, by overlay/compress.yaml, or give --plan_dir.")
+    return CompressionPlan.load(path, named_networks())
+
+
+def planned_weights(plan: CompressionPlan, plan_dir: str | os.PathLike) -> str:
+    """Return the path of the file of a planned network's weights: in the format of its budget, else the newest one.
+
+    Args:
+        plan: the plan.
+        plan_dir: its folder.
+    """
+    formats = [each.weights_format for each in plan.constraints if isinstance(each, DiskBudget)] or [*WEIGHTS_FORMATS]
+    paths = [Path(plan_dir) / weights_name(each, "compressed") for each in formats]
+    there = sorted((path for path in paths if path.is_file()), key=os.path.getmtime)
+    return str(there[-1] if there else paths[0])
+
+
+def planned_bits(plan: CompressionPlan) -> int:
+    """Return the number of bits at which a plan's budget stores a weight; 32 without one."""
+    return min((each.bits_per_weight for each in plan.constraints if isinstance(each, DiskBudget)), default=32)
+
+
+def planned_network(plan: CompressionPlan, weights: str | os.PathLike | None) -> torch.nn.Module:
+    """Build the network of a plan, with the weights of its file if one is given, which then nothing replaces.
+
+    Whatever another config loads into it later is its own checkpoint; a word says so, and the weights stay.
+
+    Args:
+        plan: the plan.
+        weights: file of its weights; ``None`` for a training, which begins without.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        WeightsError: if it holds the weights of another network.
+    """
+    network = build_network(plan.network_def)
+    if weights is None:
+        return network
+    if not os.path.isfile(weights):
+        raise FileNotFoundError(
+            f"there is no {weights}, the weights of the planned network: train it first, with overlay/compress.yaml, "
+            "or give --planned_weights FILE."
+        )
+    load_weights(network, weights)
+    network.register_load_state_dict_pre_hook(functools.partial(_stay, path=str(weights)))
+    print(f"network_def: the planned network, with the {os.path.getsize(weights):,} bytes of {weights}.")
+    return network
+
+
+def _stay(network: torch.nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any, path: str) -> None:
+    """Put a network's own weights in place of those that are about to be loaded into it."""
+    own = {prefix + name: tensor for name, tensor in network.state_dict().items()}
+    given = {name: state_dict[name] for name in own if isinstance(state_dict.get(name), torch.Tensor)}
+    if any(not _equal(given.get(name), tensor) for name, tensor in own.items()):
+        print(f"The planned network keeps the weights of {path}: what this config loads into it is another file's.")
+    state_dict.clear()
+    state_dict.update(own)
+
+
+def _equal(given: torch.Tensor | None, own: torch.Tensor) -> bool:
+    return given is not None and given.shape == own.shape and torch.equal(given.to(own), own)
+
+
+def save_planned_weights(best: KeepBest, plan: CompressionPlan) -> None:
+    """Write the weights of a planned network if no epoch was kept, and say what the file holds.
+
+    Args:
+        best: handler of the training, which is over.
+        plan: the plan, whose budget the file is held to.
+    """
+    best.finish()
+    if best.first_process:
+        plan.check_file_bytes(os.path.getsize(best.path), str(best.path))
+        release(best.path.parent)
+        print(f"Written: {best.path} of {os.path.getsize(best.path):,} bytes, {best.words}; and its plan.json.")
