@@ -4,8 +4,10 @@ from monai_ccnet.bundle.audit import audit, audit_words, print_audit
 from monai_ccnet.bundle.auto3dseg import narrow_auto3dseg
 from monai_ccnet.bundle.nnunet import narrow_nnunet
 from monai_ccnet.bundle.overlay import (
+    assumed,
     complete,
     load_planned,
+    measure_if_possible,
     planned_bits,
     planned_network,
     planned_weights,
@@ -47,6 +49,7 @@ from monai_ccnet.bundle.sweeps import (
 __all__ = [
     "NO_PICTURES",
     "NothingLearnedError",
+    "assumed",
     "audit",
     "audit_words",
     "ceiling_for",
@@ -67,6 +70,7 @@ __all__ = [
     "load_planned",
     "measure_by_law",
     "measure_for_calibration",
+    "measure_if_possible",
     "measure_settings_for",
     "narrow_auto3dseg",
     "narrow_nnunet",

@@ -18,15 +18,20 @@ import torch
 from monai.bundle import ConfigParser, ReferenceResolver
 from monai.bundle.workflows import ConfigWorkflow
 
+from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.configs import config_file, end_with_cause, named_networks, running_workflow, texts
-from monai_ccnet.constraints import CompressionPlan, DiskBudget
+from monai_ccnet.constraints import AccuracyFloor, CompressionPlan, DiskBudget
+from monai_ccnet.degradation import Law
+from monai_ccnet.ending import root_cause
 from monai_ccnet.handlers import KeepBest
 from monai_ccnet.locks import release
 from monai_ccnet.networks import WEIGHTS_FORMATS, build_network, load_weights, weights_name
 
 __all__ = [
+    "assumed",
     "complete",
     "load_planned",
+    "measure_if_possible",
     "planned_bits",
     "planned_network",
     "planned_weights",
@@ -93,6 +98,8 @@ def complete(overlay: str) -> None:
         _keep_best(parser, workflow.run_id, reached)
         if overlay == "planned":
             parser["starts_with"] = None
+        else:
+            _find_data(parser, reached)
     elif reached and overlay == "compress":
         raise ValueError(f"{workflow.run_id!r} trains nothing: {_named(parser, workflow.run_id)}.")
     elif overlay == "planned":
@@ -193,6 +200,17 @@ def _keep_best(parser: ConfigParser, run_id: str, reached: Mapping[str, Any]) ->
         parser[run_id] = [*run, _WRITTEN]
 
 
+def _find_data(parser: ConfigParser, reached: Mapping[str, Any]) -> None:
+    """Let the training items be measured where they stand, if not at the usual id, or at one that was given."""
+    if parser["complexity_data"] != "@train::dataset::data" or "train::dataset::data" in parser:
+        return
+    for trainer in _trainers(reached):
+        for place, each in _components(_reached(parser, f"{trainer}::train_data_loader")).items():
+            if _is(each, "Dataset") and "data" in each:
+                parser["complexity_data"] = f"@{place}::data"
+                return
+
+
 def _validators(parser: ConfigParser, reached: Mapping[str, Any]) -> list[str]:
     """Return the ids of the engines that validate during a training."""
     found: list[str] = []
@@ -242,6 +260,30 @@ def _load_planned_file(parser: ConfigParser) -> None:
             print(f"{place} loads the planned network's weights, in place of {each.get('load_path')}.")
             loader = {"network": "@network_def", "path": "@planned_weights"}
             parser[place] = {"_target_": "monai_ccnet.handlers.LoadWeights", **loader}
+
+
+def measure_if_possible() -> None:
+    """Measure the running config's training items; where they cannot be read and no constraint needs it, go without.
+
+    Raises:
+        RuntimeError: by the config, if they cannot be measured and have to be.
+    """
+    parser = running_workflow().parser
+    try:
+        parser.get_parsed_content("complexity")
+    except RuntimeError as error:
+        floors = any(isinstance(each, AccuracyFloor) for each in parser.get_parsed_content("constraint"))
+        law, rule = (parser.get_parsed_content(name) for name in ("model", "allocation"))
+        given = parser.get_parsed_content("measure") is not None
+        if floors or given or law.settings or rule == "complexity" or not isinstance(root_cause(error), ValueError):
+            raise
+        print(f"Not measured, and the budget needs no complexity: {root_cause(error)}")
+        parser["complexity"] = None
+
+
+def assumed(law: Law, complexity: ComplexityProfile | None) -> Law:
+    """Return a law as if it held for the settings of a profile; as it is without one."""
+    return law if complexity is None else law.assuming(complexity.settings)
 
 
 def load_planned(plan_dir: str | os.PathLike) -> CompressionPlan:

@@ -6,7 +6,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_ccnet.constraints import DiskBudget, InfeasibleConstraintError, compress
-from monai_ccnet.handlers import CheckBudget, EpochLosses, LogPlan, RecordTrial, plan_metrics
+from monai_ccnet.handlers import CheckBudget, EpochLosses, KeepBest, LoadWeights, LogPlan, RecordTrial, plan_metrics
 from monai_ccnet.networks import build_network, save_weights
 from monai_ccnet.records import TrialRecord
 
@@ -85,3 +85,15 @@ def test_a_record_from_any_evaluator(tmp_path):
     assert record.has_learned
     with pytest.raises(ValueError, match="needs a metric 'f1'"):
         toy(handler).run([0])
+
+
+def test_what_was_kept_at_8_bits_is_loaded_before_a_run(tmp_path):
+    trained, again = build_network(UNET), build_network(UNET)
+    kept = KeepBest(trained, tmp_path / "kept.pt", bits_per_weight=8)
+    kept.finish()
+    assert "after the last epoch" in kept.words
+    toy(LoadWeights(again, tmp_path / "kept.pt")).run([0])
+    kernels = list(zip(trained.parameters(), again.parameters(), strict=True))
+    assert all(torch.allclose(one, other, atol=one.abs().max().item() / 127) for one, other in kernels)
+    with pytest.raises(ValueError, match="holds the weights of another network"):
+        toy(LoadWeights(build_network(PLAN.network_def), tmp_path / "kept.pt")).run([0])

@@ -487,3 +487,23 @@ def test_without_the_budgeted_file_nothing_is_evaluated(basic):
     with pytest.raises(RuntimeError) as raised:
         basic.run("inference", "planned.yaml", planned_weights=given, network="$torch.jit.load('model.ts')")
     assert "'run' does not lead to the id 'network_def'" in str(root_cause(raised.value))
+
+
+def test_training_items_are_found_where_their_loader_takes_them(basic):
+    content = json.loads(basic.path("train").read_text().replace("train#dataset", "train_set"))
+    content["train_set"] = content["train"].pop("dataset")
+    basic.path("train").write_text(json.dumps(content))
+    basic.compress(run_id="run")
+    assert CompressionPlan.load(basic.root / "models" / "plan.json").complexity.count == 3
+
+
+def test_labels_that_cannot_be_measured_do_not_keep_a_budget_from_being_met(basic, tmp_path, capsys):
+    Image.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / "picture.jpg")
+    data = [{"image": str(tmp_path / "picture.jpg"), "label": str(tmp_path / "picture.jpg")}]
+    basic.compress(complexity_data=data)
+    assert "the budget needs no complexity: 1 of 1 images" in capsys.readouterr().out
+    assert CompressionPlan.load(basic.root / "models" / "plan.json").complexity is None
+    for given in ({"min_score": 0.9}, {"measure": "boundary"}, {"allocation": "complexity"}):
+        with pytest.raises(RuntimeError) as raised:
+            basic.compress(complexity_data=data, run=[], **given)
+        assert "changes the class numbers of a label" in str(root_cause(raised.value))
