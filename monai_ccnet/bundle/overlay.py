@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,9 @@ def refuse(message: str) -> None:
 
 
 def complete(overlay: str) -> None:
-    """Let the running config train, or use, the planned network and its file. A second call changes nothing.
+    """Let the running config train, or use, the planned network and its file.
+
+    A second call changes nothing, and must not: what is set in a config empties what MONAI has made of it.
 
     In training the best weights are kept in the file, by the rule of the bundle's own ``CheckpointSaver``, else by the
     key metric of its validator. Elsewhere each of its ``CheckpointLoader`` loads the file.
@@ -94,12 +96,12 @@ def complete(overlay: str) -> None:
         _check_order(parser, name, ours)
     network = "network" if overlay == "compress" else "network_def"
     reached = _run_of(workflow, network)
-    if reached and _trains(reached):
+    if reached and _trains(parser, workflow.run_id):
         _keep_best(parser, workflow.run_id, reached)
-        if overlay == "planned":
-            parser["starts_with"] = None
-        else:
+        if overlay == "compress":
             _find_data(parser, reached)
+        elif parser["starts_with"] is not None:
+            parser["starts_with"] = None
     elif reached and overlay == "compress":
         raise ValueError(f"{workflow.run_id!r} trains nothing: {_named(parser, workflow.run_id)}.")
     elif overlay == "planned":
@@ -144,7 +146,7 @@ def _named(parser: ConfigParser, run_id: str) -> str:
     return f"give --run_id {' or '.join(runs)}" if runs else "name the bundle's own config files before the overlay"
 
 
-def _reached(parser: ConfigParser, start: str) -> dict[str, Any]:
+def _reached(parser: ConfigParser, start: str, through_evaluators: bool = True) -> dict[str, Any]:
     """Return the config at an id and all that it leads to by references, by id."""
     found: dict[str, Any] = {}
     ahead = [start]
@@ -152,6 +154,8 @@ def _reached(parser: ConfigParser, start: str) -> dict[str, Any]:
         name = ahead.pop()
         if name not in found and name in parser:
             found[name] = parser[name]
+            if _is_evaluator(found[name]) and not through_evaluators:
+                continue
             ahead += [each for text in texts(parser[name]) for each in ReferenceResolver.match_refs_pattern(text)]
     return found
 
@@ -177,15 +181,22 @@ def _trainers(reached: Mapping[str, Any]) -> list[str]:
     return [place for place, each in found if "train_data_loader" in each or _is(each, "Trainer")]
 
 
-def _trains(reached: Mapping[str, Any]) -> bool:
-    """Tell whether a run leads to a trainer or an optimizer."""
+def _is_evaluator(config: Any) -> bool:
+    is_component = isinstance(config, Mapping) and "_target_" in config
+    return is_component and ("val_data_loader" in config or _is(config, "Evaluator"))
+
+
+def _trains(parser: ConfigParser, run_id: str) -> bool:
+    """Tell whether a run leads to a trainer or an optimizer, other than one that an evaluator knows."""
+    reached = _reached(parser, run_id, through_evaluators=False)
     optimizers = any("params" in each for each in _components(reached).values())
     return bool(_trainers(reached)) or optimizers or any("optim." in text for text in texts(list(reached.values())))
 
 
 def _keep_best(parser: ConfigParser, run_id: str, reached: Mapping[str, Any]) -> None:
     """Let a training keep its best weights: by the rule of its own checkpoint, else by its validator's key metric."""
-    trainers, validators = _trainers(reached), _validators(parser, reached)
+    trainers = _trainers(reached)
+    validators = _validators(parser, trainers)
     savers = {place: _saver(parser, place) for place in [*validators, *(() if validators else trainers)]}
     judge = next((place for place, saver in savers.items() if saver), next(iter(validators), None))
     keeping, saver = parser["keep_best"], savers.get(str(judge))
@@ -211,15 +222,10 @@ def _find_data(parser: ConfigParser, reached: Mapping[str, Any]) -> None:
                 return
 
 
-def _validators(parser: ConfigParser, reached: Mapping[str, Any]) -> list[str]:
-    """Return the ids of the engines that validate during a training."""
-    found: list[str] = []
-    for place, each in _components(reached).items():
-        if _is(each, "ValidationHandler"):
-            engine = each.get("validator")
-            inline = isinstance(engine, Mapping)
-            found += [f"{place}::validator"] if inline else ReferenceResolver.match_refs_pattern(str(engine))
-    return [place for place in dict.fromkeys(found) if isinstance(parser.get(place), Mapping)]
+def _validators(parser: ConfigParser, trainers: Sequence[str]) -> list[str]:
+    """Return the ids of the engines that trainers lead to, and so validate during a training."""
+    found = [item for place in trainers for item in _components(_reached(parser, place)).items()]
+    return list(dict.fromkeys(place for place, each in found if _is_evaluator(each)))
 
 
 def _handlers_of(parser: ConfigParser, engine: str) -> tuple[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from ignite.engine import Events
 from ignite.metrics import Metric
 from monai.bundle import ConfigWorkflow
 from PIL import Image
@@ -335,6 +336,16 @@ class Scripted(Metric):
         return self.values.pop(0)
 
 
+class Validating:
+    """A handler of a bundle's own by which it validates."""
+
+    def __init__(self, evaluator):
+        self.evaluator = evaluator
+
+    def attach(self, engine):
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: self.evaluator.run(engine.state.epoch))
+
+
 def scripted(**values):
     """Return overrides by which a training of as many epochs as values is validated by them."""
     given = [{"_target_": f"{__name__}.Scripted", "values": each} for each in values.values()]
@@ -346,6 +357,7 @@ def scripted(**values):
 
 SAVER = "validate#handlers#0#"
 NAN = float("nan")
+AS_CALL = {"_target_": f"{__name__}.Validating", "evaluator": "@validate#evaluator"}
 AS_LIST = {"validate#evaluator#val_handlers": "$list(@validate#handlers)"}
 BEST = {
     "the best": ({"dice": [0.2, 0.9, 0.1]}, {}, 2),
@@ -380,6 +392,7 @@ def test_the_file_holds_the_epoch_that_their_own_checkpoint_keeps(case, basic, c
             2,
         ),
         ([NAN, 0.2, NAN], {}, 2),
+        ([0.2, 0.9, 0.1], {"train#handlers": [AS_CALL]}, 2),
         ([0.2, 0.9], {"train#handlers#0#interval": 3}, None),
         ([0.2, 0.9], {"train#handlers": []}, None),
     ],
@@ -442,8 +455,8 @@ def test_a_trainer_of_another_network_is_refused(basic):
 LOADERS = {
     "a handler": {"handlers": [_loader("$@here")]},
     "a handler of more": {
-        "handlers": [_loader("$@here") | {"load_dict": {"net": "@network_def", "other": "@other"}, "strict": False}],
-        "other": {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1},
+        "handlers": [_loader("$@here") | {"load_dict": {"net": "@network_def", "optimizer": "@other"}}],
+        "other": {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": 0.1},
     },
     "switched off": {"handlers": [_loader("$@here") | {"_disabled_": True}]},
     "called before": {
