@@ -254,7 +254,7 @@ def _add_handler(parser: ConfigParser, engine: str) -> None:
     if any(_KEPT in text for text in texts(handlers)):
         return
     if isinstance(handlers, str):
-        parser[place] = f"$[*({handlers.removeprefix('$')} or []), {_KEPT}]"
+        parser[place] = f"$[*(({handlers.removeprefix('$')}) or []), {_KEPT}]"
     else:
         parser.set([*(handlers or []), _KEPT], place)
 

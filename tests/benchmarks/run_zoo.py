@@ -21,6 +21,7 @@ from typing import Any
 import nibabel
 import numpy as np
 from csv_tables import command_line, save_or_print
+from monai.bundle import ConfigParser
 from PIL import Image
 
 import monai_ccnet
@@ -116,6 +117,22 @@ def endoscopic(folder: Path, root: Path) -> None:
             Image.fromarray(label * 255).save(folder / part / "video" / f"{index}_seg.jpg", quality=100)
 
 
+def ventricular(folder: Path, root: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.stack([balls(rng, (64, 64), 4) for _ in range(10)])
+    folder.mkdir(parents=True)
+    np.savez(folder / "allimages3label.npz", images=grey(rng, labels, 0, 60), segs=labels)
+    save_volume(folder / "heart.nii.gz", grey(rng, labels[:3], 0, 60).transpose(1, 2, 0), (1, 1, 8))
+
+
+def template(folder: Path, root: Path) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(5):
+        label = balls(rng, (32, 32, 32), 4)
+        save_volume(folder / f"img{index:02}.nii.gz", grey(rng, label, 0, 60), (1, 1, 1))
+        save_volume(folder / f"lbl{index:02}.nii.gz", label, (1, 1, 1))
+
+
 @dataclass(frozen=True)
 class Case:
     """A bundle: its budget, the maker of its data, and what its commands need to be small."""
@@ -130,7 +147,10 @@ class Case:
     needs: dict[str, Any] = field(default_factory=dict)  # overrides for the overlay, beside the budget
 
 
-_NO_WORKERS = {"train#dataloader#num_workers": 0, "validate#dataloader#num_workers": 0}
+_WORKERS = [
+    f"{place}#num_workers"
+    for place in ("train#dataloader", "validate#dataloader", "dataloader", "train_dataloader", "eval_dataloader")
+]
 _CROP, _SMALL = [32, 32, 32], [64, 64, 32]
 _RESIZED = {"train#deterministic_transforms#3#spatial_size": [128, 96]}
 CASES = {
@@ -185,6 +205,15 @@ CASES = {
         _RESIZED,
         {"preprocessing#transforms#2#spatial_size": [128, 96]},
     ),
+    "ventricular_short_axis_3label": Case(
+        100_000,
+        ventricular,
+        {"num_epochs": 1, "num_iters": 2, "batch_size": 4, "num_substeps": 1},
+        None,
+        {"inferer#roi_size": [64, 64]},
+        run_ids=("training", "", "evaluating"),
+    ),
+    "segmentation_template": Case(100_000, template, {"num_epochs": 1}, None, {}, suffix="yaml"),
     "renalStructures_UNEST_segmentation": Case(
         330_000_000,
         unest,
@@ -210,6 +239,12 @@ def run(root: Path, log: str, run_id: str, files: Sequence[Any], given: dict[str
     text = done.stdout.decode(errors="replace")
     (root.parent / f"{root.name}.{log}.txt").write_text(" ".join(command) + "\n" + text)
     return done.returncode, text, time.monotonic() - start
+
+
+def workers(config: Path) -> dict[str, int]:
+    """Return overrides by which the loaders of a config use no processes of their own."""
+    parser = ConfigParser(ConfigParser.load_config_file(str(config)))
+    return {place: 0 for place in _WORKERS if place in parser}
 
 
 def loaded(text: str) -> str:
@@ -245,7 +280,7 @@ def row_of(name: str, case: Case, models: Path, scratch: Path) -> dict[str, Any]
         "train",
         case.run_ids[0],
         [config["train"], OVERLAY / "compress.yaml"],
-        {**here, "budget_bytes": case.budget_bytes, **_NO_WORKERS, **case.train, **case.needs},
+        {**here, "budget_bytes": case.budget_bytes, **workers(root / config["train"]), **case.train, **case.needs},
     )
     file = root / "models" / "compressed.pt"
     written = [line for line in text.splitlines() if line.startswith("Written: ")]
@@ -263,13 +298,13 @@ def row_of(name: str, case: Case, models: Path, scratch: Path) -> dict[str, Any]
         each.rename(each.with_suffix(".away"))  # so that nothing can load it
     if case.evaluate is not None:
         files = [config["train"], config["evaluate"], OVERLAY / "planned.yaml"]
-        given = {**here, **_NO_WORKERS, **case.evaluate}
+        given = {**here, **workers(root / config["train"]), **case.evaluate}
         row["evaluated"], text, seconds = run(root, "evaluate", case.run_ids[1], files, given)
         row["evaluation_loaded"] = loaded(text)
         spent.append(seconds)
     else:
         row |= {"evaluated": "has none", "evaluation_loaded": ""}
-    given = {**here, "dataloader#num_workers": 0, **case.infer}
+    given = {**here, **workers(root / config["inference"]), **case.infer}
     files = [config["inference"], OVERLAY / "planned.yaml"]
     row["inferred"], text, seconds = run(root, "inference", case.run_ids[2], files, given)
     row["inference_loaded"] = loaded(text)

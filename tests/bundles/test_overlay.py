@@ -358,7 +358,7 @@ def scripted(**values):
 SAVER = "validate#handlers#0#"
 NAN = float("nan")
 AS_CALL = {"_target_": f"{__name__}.Validating", "evaluator": "@validate#evaluator"}
-AS_LIST = {"validate#evaluator#val_handlers": "$list(@validate#handlers)"}
+AS_LIST = {"validate#evaluator#val_handlers": "$None if 2 > 1 else @validate#handlers"}
 BEST = {
     "the best": ({"dice": [0.2, 0.9, 0.1]}, {}, 2),
     "the first of equals": ({"dice": [0.2, 0.9, 0.9]}, {}, 2),
