@@ -50,6 +50,8 @@ def test_several_budgets_and_the_floor_that_nothing_asked_for():
     assert constraints_from(min_score=0.9, default_confidence=0.9) == [AccuracyFloor(0.9)], "a floor that was asked for"
     assert constraints_from(min_score=0.9, confidence=0.8) == [AccuracyFloor(0.9, 0.8)]
     assert constraints_from(budget_bytes=1000, default_confidence=0.9) == [DiskBudget(1000)]
+    with pytest.raises(ValueError, match="says how surely a floor is kept: give min_score too"):
+        constraints_from(budget_bytes=1000, confidence=0.9)
 
 
 def test_a_data_set_is_measured_as_the_law_was_unless_asked_otherwise():

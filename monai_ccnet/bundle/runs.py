@@ -100,6 +100,9 @@ def constraints_from(
         default: the floor if nothing else is asked for; ``None`` for none.
         default_confidence: probability with which that floor is to be kept.
 
+    Raises:
+        ValueError: if a confidence is given beside budgets alone.
+
     >>> print(*constraints_from(budget_bytes=250_000))
     at most 250,000 bytes on disk (parameters at 32 bits, and the file)
     >>> print(*constraints_from())
@@ -112,6 +115,10 @@ def constraints_from(
     asked += [ComputeBudget(each, shape) for each in _several(budget_macs)]
     asked += [LatencyBudget(each, shape) for each in _several(budget_latency_seconds)]
     asked += [AccuracyFloor(each, confidence) for each in _several(min_score)]
+    if asked and confidence is not None and min_score is None:
+        raise ValueError(
+            f"confidence {confidence} says how surely a floor is kept: give min_score too, or no confidence."
+        )
     return asked or [AccuracyFloor(each, confidence or default_confidence) for each in _several(default)]
 
 

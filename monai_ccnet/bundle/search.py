@@ -187,7 +187,7 @@ def search_plan(
                 None,
                 {
                     **given,
-                    "seed": seed,
+                    "seed": int(training.get("seed", 0)) + seed,
                     "patch_size": list(patches[rung.scale][0]),
                     "train_datalist": inner,
                     "test_datalist": held,
