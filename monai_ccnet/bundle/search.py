@@ -381,7 +381,9 @@ def _report(
     for row, training in zip(rows, trainings, strict=True):
         row["is_chosen"] = training.rung == step.chosen
     seconds = sum(row["seconds"] for row in rows)
-    words = [*found_words(search, trainings, step, seconds, splits), *([assumed] if assumed else [])]
+    dearest = max(rows, key=lambda row: row["cost"], default=None)
+    pace = dearest["seconds"] / dearest["cost"] if dearest else 0.0
+    words = [*found_words(search, trainings, step, seconds, pace, splits), *([assumed] if assumed else [])]
     content = {
         "words": words,
         "chosen": None if step.chosen is None else list(step.chosen.channels),
@@ -401,7 +403,7 @@ def _report(
 
 
 def found_words(
-    search: Search, trainings: Sequence[Training], step: Step, seconds: float, splits: int = 1
+    search: Search, trainings: Sequence[Training], step: Step, seconds: float, pace: float, splits: int = 1
 ) -> list[str]:
     """Return what a search found, in words: the answer, what more would cost and bring, and what it has cost.
 
@@ -410,13 +412,14 @@ def found_words(
         trainings: what was trained.
         step: the last step.
         seconds: duration of the trainings.
+        pace: seconds that one training of the full-size network takes, at the pace of the dearest training.
         splits: number of folds, in each of which a network is trained.
     """
     spent = sum(training.rung.cost for training in trainings)
     cost = (
         f"The search took {len(trainings)} training{'s' if len(trainings) != 1 else ''}"
         f"{f' in {splits} folds each' if splits > 1 else ''} and {seconds:,.0f} s, {spent:.1%} of the multiply-adds of "
-        "one training of the full-size network."
+        f"one training of the full-size network, which takes about {pace:,.0f} s at the pace of the dearest of these."
     )
     if step.chosen is None:
         return ["No network learned at any scale.", cost]

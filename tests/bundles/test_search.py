@@ -50,6 +50,8 @@ def test_it_leaves_what_compress_leaves_and_what_was_decided(found, disks_2d):
     page = (found / "report.html").read_text()
     assert "The search" in page
     assert all(words in page for words in ("held out", "of the multiply-adds of one training of the full-size network"))
+    dearest = max(decided["trainings"], key=lambda row: row["cost"])
+    assert f"takes about {dearest['seconds'] / dearest['cost']:,.0f} s" in page
     with open(found / "search.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["channels"] for row in rows] == [row["channels"] for row in decided["trainings"]]
