@@ -126,7 +126,8 @@ SETTINGS: dict[str, Setting] = {
     ),
     "measure_settings": Setting("settings", "settings of the measure"),
     "widths": Setting(
-        "settings or none", "where an unknown network holds its widths: `{argument: ..., scales: [...]}`"
+        "widths or none",
+        "place where an unknown network holds its widths: `{argument: ..., scales: [...]}`, or `auto` to find it",
     ),
     "input_shape": Setting(
         "list of at least one whole number from 1 or none", "shape (B, C, H, W[, D]) for which sizes are stated"
@@ -255,6 +256,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "scale": lambda value: (
         value in ("auto", "any") or _whole_from(1)(value) or _list_of(_whole_from(1), least=1)(value)
     ),
+    "widths": lambda value: value == "auto" or isinstance(value, Mapping),
 }
 
 
@@ -288,6 +290,7 @@ def check_value(name: str, value: Any) -> Any:
             "text": "text",
             "settings": "a dictionary",
             "scale": "a whole number from 1, a list of one for each axis, 'auto' or 'any'",
+            "widths": "a dictionary or 'auto'",
         }.get(options[0], kind if options[0] == "True or False" else f"a {options[0]}")
         allowed = f"one of {', '.join(map(str, choices))}" if choices else allowed
         none = " or None" if len(options) > 1 else ""

@@ -47,6 +47,7 @@ REFUSED = [
     ("output_dir", "", "output_dir must be a path, got ''"),
     ("training", [], r"training must be a dictionary, got \[\]"),
     ("law", None, "law must be text, got None"),
+    ("widths", "features", "widths must be a dictionary or 'auto' or None, got 'features': it is the place where an"),
 ]
 
 
@@ -62,6 +63,7 @@ def test_a_value_that_would_fail_later_is_refused_with_what_is_allowed(name, val
         *(("channels", [64, 128]), ("patch_size", (96, 48)), ("learning_rate", 1e-5), ("epoch_length", 1)),
         *(("min_score", 1), ("min_score", None), ("full_size_score", 0.93), ("warmup_steps", 0), ("cache_rate", 0)),
         *(("floors", []), ("budgets_macs", []), ("n_jobs", -1), ("seeds", [0, 7]), ("multipliers", [1, 0.25])),
+        *(("widths", "auto"), ("widths", {"argument": "filters", "scales": [1, 2]}), ("widths", None)),
         *(("max_epochs", "$2 * 8"), ("patch_size", "@size"), ("channels", "%other.yaml#channels"), ("own", -1)),
     ],
 )

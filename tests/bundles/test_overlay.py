@@ -304,6 +304,12 @@ def test_a_network_that_cannot_be_narrowed_gets_a_scale_alone(basic):
     assert type(parser.get_parsed_content("network").network).__name__ == "VNet"
 
 
+def test_widths_that_are_in_no_table_are_found(basic):
+    own = {"_target_": "RegUNet", **SIZES, "depth": 2, "num_channel_initial": 16}
+    plan = basic.compress(network_def=own, widths="auto", run=[]).get_parsed_content("plan")
+    assert plan.network_def["num_channel_initial"] == plan.channels[0] < 16
+
+
 def test_the_data_and_the_folder_are_ids(basic, tmp_path):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8)).save(tmp_path / "noise.png")
