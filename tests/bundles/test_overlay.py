@@ -9,7 +9,7 @@ import torch
 import yaml
 from ignite.engine import Events
 from ignite.metrics import Metric
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigWorkflow, run
 from PIL import Image
 
 import monai_ccnet
@@ -290,6 +290,20 @@ def test_at_a_scale_their_windows_cover_as_much_as_before(basic, capsys):
     with pytest.raises(RuntimeError) as raised:
         basic.compress(run=[], scale=2, scale_roi=True, patch="$[32, 32]", plan_dir=str(basic.root / "other"))
     assert "scale_roi found no numbers" in str(root_cause(raised.value))
+
+
+def test_their_own_class_is_trusted_at_a_scale_too(basic, monkeypatch, capsys):
+    (basic.root / "own_net.py").write_text("from monai.networks.nets import BasicUNet\nclass Own(BasicUNet): pass\n")
+    monkeypatch.syspath_prepend(str(basic.root))
+    for config in ("train", "inference"):
+        content = json.loads(basic.path(config).read_text())
+        content["network_def"]["_target_"] = "own_net.Own"
+        basic.path(config).write_text(json.dumps(content))
+    basic.compress(scale=2, scale_roi=True)
+    files = [str(basic.path("inference")), str(OVERLAY / "planned.yaml")]
+    run(config_file=files, **basic.overrides, scale_roi=True)
+    assert "hold it: own_net.Own." in capsys.readouterr().out
+    assert len(list((basic.root / "eval").rglob("case_*.*"))) == 4
 
 
 def test_a_network_that_cannot_be_narrowed_gets_a_scale_alone(basic):
