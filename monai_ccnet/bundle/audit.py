@@ -336,14 +336,14 @@ def _commands(folder: Path, file: Path, parser: ConfigParser, known: Mapping[str
         return []
     overlay, given = bundle_root() / "configs" / "overlay", f"--bundle_root {folder} --dataset_dir DATA"
     run_id = "" if "run" in parser.get() else next((f" --run_id {key}" for key in _running(parser.get())), "")
-    data = "" if parser.get("train::dataset::data") is not None else ' --complexity_data "@ID_OF_THEIR_TRAINING_LIST"'
-    data += " --widths auto" if "widths" in known else ""
-    roi = "" if "narrower" in known else " --scale_roi True"
-    data += "" if "narrower" in known else f" --bits_per_weight 8 --scale 2{roi}"
-    least = "N" if "narrower" in known else str(known["file_bytes"]["8"])
+    if narrowed := "narrower" in known:
+        least, needs = "N", " --widths auto" if "widths" in known else ""
+    else:
+        least, needs = known["file_bytes"]["8"], " --bits_per_weight 8 --scale 2 --scale_roi True"
+    roi = "" if narrowed else " --scale_roi True"
     commands = [
         f"python -m monai.bundle run --config_file \"['{file}','{overlay / 'compress.yaml'}']\" {given} "
-        f"--budget_bytes {least}{run_id}{data}"
+        f"--budget_bytes {least}{run_id}{needs}"
     ]
     for name, before in (("evaluate", f"'{file}',"), ("inference", "")):
         for kind in _KINDS:

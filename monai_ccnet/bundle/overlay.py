@@ -98,14 +98,14 @@ def complete(overlay: str) -> None:
     reached = _run_of(workflow, network)
     if reached and _trains(parser, workflow.run_id):
         _keep_best(parser, workflow.run_id, reached)
-        if overlay == "compress":
-            _find_data(parser, reached)
-        elif parser["starts_with"] is not None:
+        if overlay == "planned" and parser["starts_with"] is not None:
             parser["starts_with"] = None
     elif reached and overlay == "compress":
         raise ValueError(f"{workflow.run_id!r} trains nothing: {_named(parser, workflow.run_id)}.")
     elif overlay == "planned":
         _load_planned_file(parser)
+    if overlay == "compress":
+        _find_data(parser, reached or parser.get())
     if repr(parser.get()) != before:
         parser.parse(reset=True)
 
@@ -212,7 +212,11 @@ def _keep_best(parser: ConfigParser, run_id: str, reached: Mapping[str, Any]) ->
 
 
 def _find_data(parser: ConfigParser, reached: Mapping[str, Any]) -> None:
-    """Let the training items be measured where they stand, if not at the usual id, or at one that was given."""
+    """Let the training items be measured where they stand, if not at the usual id, or at one that was given.
+
+    Raises:
+        ValueError: if the trainer's loader does not lead to them.
+    """
     if parser["complexity_data"] != "@train::dataset::data" or "train::dataset::data" in parser:
         return
     for trainer in _trainers(reached):
@@ -220,6 +224,10 @@ def _find_data(parser: ConfigParser, reached: Mapping[str, Any]) -> None:
             if _is(each, "Dataset") and "data" in each:
                 parser["complexity_data"] = f"@{place}::data"
                 return
+    raise ValueError(
+        "what is measured was not found: neither train#dataset#data nor the trainer's loader leads to the data of a "
+        'Dataset. Name the id of the list of training items: --complexity_data "@ID".'
+    )
 
 
 def _validators(parser: ConfigParser, trainers: Sequence[str]) -> list[str]:

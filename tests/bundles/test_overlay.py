@@ -528,6 +528,15 @@ def test_training_items_are_found_where_their_loader_takes_them(basic):
     basic.path("train").write_text(json.dumps(content))
     basic.compress(run_id="run")
     assert CompressionPlan.load(basic.root / "models" / "plan.json").complexity.count == 3
+    alone = basic.compress(run=[], plan_dir=str(basic.root / "alone")).get_parsed_content("plan")
+    assert alone.complexity.count == 3, "also where nothing is run"
+    items = content["train_set"]["data"]
+    hidden = {"train_set": f"$monai.data.Dataset({items.removeprefix('$')}, @train#preprocessing)", "items": items}
+    basic.path("train").write_text(json.dumps(content | hidden))
+    with pytest.raises(RuntimeError) as raised:
+        basic.compress(run=[])
+    assert "Name the id of the list of training items: --complexity_data" in str(root_cause(raised.value))
+    basic.compress(run=[], complexity_data="@items")
 
 
 def test_labels_that_cannot_be_measured_do_not_keep_a_budget_from_being_met(basic, tmp_path, capsys):
