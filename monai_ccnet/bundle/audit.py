@@ -331,8 +331,11 @@ def _family(network: Mapping[str, Any], found: dict[str, Any]) -> NetworkFamily:
 
 
 def _commands(folder: Path, file: Path, parser: ConfigParser, known: Mapping[str, Any]) -> list[str]:
-    """Return the commands that compress, evaluate and infer with the bundle's own ids; none if nothing can be had."""
-    if "scales" not in known and "narrower" not in known:
+    """Return the commands that compress, evaluate and infer with the bundle's own ids; none if nothing can be had.
+
+    A config that only infers or evaluates trains nothing, so that there are none for it either.
+    """
+    if ("scales" not in known and "narrower" not in known) or file.stem in ("inference", "evaluate"):
         return []
     overlay, given = bundle_root() / "configs" / "overlay", f"--bundle_root {folder} --dataset_dir DATA"
     run_id = "" if "run" in parser.get() else next((f" --run_id {key}" for key in _running(parser.get())), "")

@@ -89,6 +89,9 @@ def test_ids_that_their_commands_need(bundle):
     assert "--run_id training" in compress
     assert "--complexity_data" not in compress, "the overlay finds what the trainer's loader reads"
     assert "configs/train.yaml" in compress
+    inferring = bundle(changed, name="inference.json")
+    (inferring / "configs" / "train.yaml").unlink()
+    assert audit(inferring)["commands"] == [], "there is nothing that trains"
 
 
 def test_a_class_of_their_own_is_probed_and_left_behind_nowhere(bundle):
