@@ -25,6 +25,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 import monai_ccnet
+from monai_ccnet.networks.scaling import inner_def
 
 OVERLAY = monai_ccnet.bundle_root() / "configs" / "overlay"
 _LOADED = re.compile(r"(?:Restored all variables from|bytes of) (\S+?)\.?$", re.MULTILINE)
@@ -66,10 +67,19 @@ def deepedit(folder: Path, root: Path) -> None:
     decathlon(folder, (1.5, 1.5, 2.0), (64, 64, 32))
 
 
-def unest(folder: Path, root: Path) -> None:
-    decathlon(folder, (1.0, 1.0, 1.0), (96, 96, 96), classes=4)
-    for path in sorted((folder / "imagesTs").iterdir()):  # its inference reads the folder itself
+def renal_unest(folder: Path, root: Path) -> None:
+    decathlon(folder, (1.0, 1.0, 1.0), (192, 192, 192), classes=4, count=10)  # of which it validates nine
+    for path in sorted((folder / "imagesTs").iterdir())[:1]:  # its inference reads the folder itself
         shutil.copy(path, folder)
+
+
+def whole_brain(folder: Path, root: Path) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(3):  # of which it validates two
+        label = balls(rng, (96, 96, 96), 133)
+        image = save_volume(folder / "images" / f"scan_{index}.nii.gz", grey(rng, label, 100, 5), (1, 1, 1))
+        save_volume(folder / "labels" / f"scan_{index}.nii.gz", label, (1, 1, 1))
+    shutil.copy(image, folder)  # its inference reads the folder itself
 
 
 def brats(folder: Path, root: Path) -> None:
@@ -214,14 +224,23 @@ CASES = {
         run_ids=("training", "", "evaluating"),
     ),
     "segmentation_template": Case(100_000, template, {"num_epochs": 1}, None, {}, suffix="yaml"),
-    "renalStructures_UNEST_segmentation": Case(
-        330_000_000,
-        unest,
-        {"train#trainer#max_epochs": 1, "val_interval": 1, "train#random_transforms#0#num_samples": 1},
+    "wholeBrainSeg_Large_UNEST_segmentation": Case(
+        7_000_000,
+        whole_brain,
+        {"train#trainer#max_epochs": 1, "val_interval": 1},
         None,
         {},
         run_ids=("training", "", "evaluating"),
         needs={"widths": "auto"},
+    ),
+    "renalStructures_UNEST_segmentation": Case(
+        95_000_000,
+        renal_unest,
+        {"train#trainer#max_epochs": 1, "val_interval": 1, "train#random_transforms#0#num_samples": 1},
+        None,
+        {"scale_roi": True},
+        run_ids=("training", "", "evaluating"),
+        needs={"bits_per_weight": 8, "scale": 2, "scale_roi": True},
     ),
 }
 
@@ -263,7 +282,7 @@ load_weights(build_network(plan.network_def), "models/compressed.pt")
 
 def is_planned(root: Path) -> bool:
     """Tell whether the file holds the network of the plan, in a process that sees the bundle's own classes."""
-    own = json.loads((root / "models" / "plan.json").read_text())["network_def"]["_target_"]
+    own = inner_def(json.loads((root / "models" / "plan.json").read_text())["network_def"])["_target_"]
     return subprocess.run([sys.executable, "-c", _CHECK, own], cwd=root, check=False).returncode == 0
 
 
