@@ -1,10 +1,10 @@
 """Replay the search on records of trainings, and compare what it chose with the best of the wide networks.
 
-    python tests/benchmarks/replay_search.py RECORDS.jsonl [--tolerance 0.02] [--confidence 0.9]
+    python tests/benchmarks/replay_search.py RECORDS.jsonl [--tolerance 0.02] [--confidence 0.9] [--same_images]
 
 Each data set is searched twice: half of its test images stand for held-out ones, on which the search decides, and the
-other half for test images, on which its choice is judged; then the other way round. The law leaves the data set out.
-Nothing is trained.
+other half for test images, on which its choice is judged; then the other way round. With ``--same_images`` all of them
+decide and judge. The law leaves the data set out. Nothing is trained.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def mean_of(records: list[TrialRecord], images: slice) -> float:
     return float(np.mean([each for record in records for each in record.per_image["f1"][images] if each is not None]))
 
 
-def searches(records: list[TrialRecord], **asked: Any) -> Iterator[dict[str, Any]]:
+def searches(records: list[TrialRecord], same_images: bool = False, **asked: Any) -> Iterator[dict[str, Any]]:
     by_set: dict[str, list[TrialRecord]] = defaultdict(list)
     for record in records:
         by_set[record.dataset].append(record)
@@ -42,8 +42,9 @@ def searches(records: list[TrialRecord], **asked: Any) -> Iterator[dict[str, Any
     for name, own in by_set.items():
         law = calibrate_width([record for record in at_planned if record.dataset != name])[0]
         law = replace(law, **scale_gains([record for record in records if record.dataset != name], planned))
-        for half in (0, 1):
-            yield replayed(name, own, planned[name], law, slice(half, None, 2), slice(1 - half, None, 2), **asked)
+        halves = slice(0, None, 2), slice(1, None, 2)
+        for held, test in [(slice(None), slice(None))] if same_images else [halves, halves[::-1]]:
+            yield replayed(name, own, planned[name], law, held, test, **asked)
 
 
 def counts(records: list[TrialRecord]) -> dict[Any, int]:
@@ -111,9 +112,11 @@ def main() -> None:
     parser.add_argument("records", type=Path)
     parser.add_argument("--tolerance", type=float, default=0.02)
     parser.add_argument("--confidence", type=float, default=0.9)
+    parser.add_argument("--same_images", action="store_true")
     parser.add_argument("--table", type=Path)
     given = parser.parse_args()
-    rows = list(searches(load_records(given.records), tolerance=given.tolerance, confidence=given.confidence))
+    asked = {"tolerance": given.tolerance, "confidence": given.confidence}
+    rows = list(searches(load_records(given.records), given.same_images, **asked))
     for row in rows:
         print(*row.values(), sep="\t")
     done = [row for row in rows if "lost" in row]
