@@ -146,4 +146,7 @@ def _interrupted(frame: FrameType | None) -> str:
     if trainer is None:
         return "interrupted. What is done is kept: the same command goes on from there."
     state = trainer.state
+    if kept := getattr(trainer, "keeps_best_in", None):
+        best = f"the best so far is in {kept}, and " if os.path.isfile(kept) else ""
+        return f"interrupted in epoch {state.epoch} of {state.max_epochs}; {best}the same command begins anew."
     return f"interrupted in epoch {state.epoch} of {state.max_epochs}; the same command goes on from there."

@@ -241,7 +241,7 @@ def _is_whole(path: Path, names: set[str]) -> bool:
 
 
 class KeepBest:
-    """Keep the weights of the best epoch in a file, at any number of bits; after each better epoch it is written anew.
+    """Keep the weights of the best epoch, at any number of bits: beside a file, which they replace at the end.
 
     Attached to a MONAI evaluator, it takes the key metric, and the evaluator's own comparison or the rule of a
     ``CheckpointSaver``; a score that is no number never replaces one that is. Attached to a trainer, it raises an error
@@ -266,10 +266,12 @@ class KeepBest:
     ) -> None:
         self.network = network
         self.path = Path(path)
+        self.best_so_far = self.path.with_suffix(f".best{self.path.suffix}")  # an interrupted run replaces no result
         self.bits_per_weight = bits_per_weight
         self.rule = rule
         self.in_training = in_training
         self.best: float | None = None
+        self.is_trained: bool | None = None  # None without a trainer of MONAI's
         self.words = "after the last epoch, since no key metric was validated"
 
     @property
@@ -280,7 +282,10 @@ class KeepBest:
     def attach(self, engine: Engine) -> None:
         """Attach to a MONAI trainer or evaluator."""
         if not isinstance(engine, Evaluator):
+            self.is_trained = False
+            engine.keeps_best_in = self.best_so_far  # type: ignore[attr-defined]  # said if it is interrupted
             engine.add_event_handler(Events.STARTED, self._check)
+            engine.add_event_handler(Events.ITERATION_COMPLETED(once=1), self._note)
         if self.in_training != isinstance(engine, Evaluator):
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
@@ -291,6 +296,9 @@ class KeepBest:
                 f"the trainer's network, a {type(held).__name__}, is not the planned one: let it refer to the id "
                 "network of the config."
             )
+
+    def _note(self, engine: Engine) -> None:
+        self.is_trained = True
 
     def __call__(self, engine: Engine) -> None:
         """Write the file if this epoch is the best so far."""
@@ -314,12 +322,22 @@ class KeepBest:
 
     def _write(self) -> None:
         if self.first_process:
-            save_weights(self.network, self.path, self.bits_per_weight)
+            save_weights(self.network, self.best_so_far, self.bits_per_weight)
 
     def finish(self) -> None:
-        """Write the weights as they are if no epoch was kept."""
+        """Put the best weights in the place of the file: those of the last epoch if no other was kept.
+
+        Raises:
+            RuntimeError: if nothing was trained.
+        """
+        if self.is_trained is False:
+            raise RuntimeError(
+                f"nothing was trained, so that {self.path} is not written: give training items, and at least one epoch."
+            )
         if self.best is None:
             self._write()
+        if self.first_process:
+            os.replace(self.best_so_far, self.path)
 
 
 class LoadWeights:

@@ -98,6 +98,11 @@ def complete(overlay: str) -> None:
     reached = _run_of(workflow, network)
     if reached and _trains(parser, workflow.run_id):
         _keep_best(parser, workflow.run_id, reached)
+        if overlay == "planned" and parser.get("planned_weights") != ours["planned_weights"]:
+            raise ValueError(
+                "planned_weights is what evaluation and inference load, and a training would replace it: leave it out, "
+                "and the weights are written to plan_dir."
+            )
         if overlay == "planned" and parser["starts_with"] is not None:
             parser["starts_with"] = None
     elif reached and overlay == "compress":
@@ -286,6 +291,8 @@ def measure_if_possible() -> None:
     try:
         parser.get_parsed_content("complexity")
     except RuntimeError as error:
+        if not parser.get_parsed_content("complexity_data"):
+            raise
         floors = any(isinstance(each, AccuracyFloor) for each in parser.get_parsed_content("constraint"))
         law, rule = (parser.get_parsed_content(name) for name in ("model", "allocation"))
         given = parser.get_parsed_content("measure") is not None

@@ -19,7 +19,7 @@ from monai_ccnet.networks.building import (
     target_of,
     without_fetching,
 )
-from monai_ccnet.networks.finding import find_widths, fixed_size_of
+from monai_ccnet.networks.finding import check_narrower, find_widths, fixed_size_of
 from monai_ccnet.networks.scaling import AtScale, inner_def, is_at_scale, scale_of, wrapped_def
 from monai_ccnet.networks.size import NetworkSize, network_size
 from monai_ccnet.networks.widths import (
@@ -135,7 +135,7 @@ class NetworkFamily(Value):
                 f"{name} has {len(values)} widths in {entry.argument!r}, but {len(scales)} stages by its other "
                 "arguments: give one width per stage."
             )
-        return cls(
+        family = cls(
             network_def=network_def,
             argument=entry.argument,
             channels=values,
@@ -149,6 +149,10 @@ class NetworkFamily(Value):
             scale=scale,
             tied=dict(entry.tied),
         )
+        if widths is not None and not isinstance(widths, str):
+            least = tuple(math.ceil(entry.least / by) * by for by in multiples)
+            check_narrower(network_def, family.at(least, scale=1), entry.argument)
+        return family
 
     @classmethod
     def as_it_is(cls, network_def: Any) -> NetworkFamily:

@@ -16,7 +16,7 @@ from monai_ccnet.networks.scaling import inner_def
 from monai_ccnet.networks.widths import Widths, tied_values
 from monai_ccnet.scales import per_axis
 
-__all__ = ["find_widths", "fixed_size_of", "without_a_stage"]
+__all__ = ["check_narrower", "find_widths", "fixed_size_of", "without_a_stage"]
 
 # Numbers that say something else than a width, in MONAI's terms.
 _NO_WIDTHS = frozenset(
@@ -276,6 +276,33 @@ def _input_of(network_def: Mapping[str, Any]) -> torch.Tensor:
     lengths = fixed_size_of(network_def) or [128 if axes == 2 else 96] * axes
     channels = arguments.get("in_channels", arguments.get("num_channels", 1))
     return torch.zeros(1, channels if isinstance(channels, int) else 1, *lengths, device="meta")
+
+
+def check_narrower(network_def: NetworkDef, narrow: NetworkDef, argument: Any) -> None:
+    """Refuse an argument as that of the widths if it saves nothing, or changes the shape of what the network answers.
+
+    Args:
+        network_def: the network's MONAI config.
+        narrow: the same network at the smallest widths.
+        argument: name of what is said to hold them, or several names.
+
+    Raises:
+        ValueError: with what the argument does instead.
+    """
+    full, narrowest = _built(network_def), _built(narrow)
+    if full is None or narrowest is None or arguments_of(network_def) == arguments_of(narrow):
+        return
+    shapes = _output_shape(full, network_def), _output_shape(narrowest, network_def)
+    does = None
+    if _count(narrowest) >= _count(full):
+        does = f"leaves {_count(narrowest):,} of {_count(full):,} parameters"
+    elif None not in shapes and shapes[0] != shapes[1]:
+        does = f"changes the shape of its answer from {shapes[0]} to {shapes[1]}"
+    if does:
+        raise ValueError(
+            f"widths names {argument!r} of {target_of(network_def)}, whose smallest value {does}: name the argument "
+            "that holds the channels, or give widths auto."
+        )
 
 
 def _check_channels(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:

@@ -93,6 +93,7 @@ def test_what_was_kept_at_8_bits_is_loaded_before_a_run(tmp_path):
     kept.finish()
     assert "after the last epoch" in kept.words
     toy(LoadWeights(again, tmp_path / "kept.pt")).run([0])
+    assert not kept.best_so_far.exists()
     kernels = list(zip(trained.parameters(), again.parameters(), strict=True))
     assert all(torch.allclose(one, other, atol=one.abs().max().item() / 127) for one, other in kernels)
     with pytest.raises(ValueError, match="holds the weights of another network"):

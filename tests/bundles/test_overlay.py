@@ -2,6 +2,7 @@
 
 import json
 import os
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 import monai_ccnet
 from monai_ccnet.constraints import CompressionPlan
 from monai_ccnet.ending import root_cause
+from monai_ccnet.handlers import KeepBest
 from monai_ccnet.networks import build_network, load_weights, save_weights
 
 OVERLAY = monai_ccnet.bundle_root() / "configs" / "overlay"
@@ -460,6 +462,28 @@ def test_whatever_the_order_no_other_network_is_trained(basic):
     with pytest.raises(RuntimeError) as raised:
         basic.run("planned.yaml", "train", scale_roi=True)
     assert "overlay/planned.yaml must be the last" in str(root_cause(raised.value))
+    before = (basic.root / "models" / "compressed.pt").read_bytes()
+    with pytest.raises(RuntimeError) as raised:
+        basic.run("planned.yaml", "train", planned_weights=str(basic.root / "models" / "compressed.pt"))
+    assert "a training would replace it" in str(root_cause(raised.value))
+    assert (basic.root / "models" / "compressed.pt").read_bytes() == before
+
+
+def test_a_run_that_trains_nothing_or_is_interrupted_replaces_no_result(basic, monkeypatch):
+    basic.compress()
+    product = basic.root / "models" / "compressed.pt"
+    before = product.read_bytes()
+    with pytest.raises(RuntimeError) as raised:
+        basic.run("train", "planned.yaml", **{"train#dataset#data": []})
+    assert "nothing was trained, so that" in str(root_cause(raised.value))
+    with pytest.raises(RuntimeError):
+        basic.compress(**{"train#dataset#data": [], "complexity_data": []})
+    assert product.read_bytes() == before
+    monkeypatch.setattr(KeepBest, "finish", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        basic.compress(seed=5)
+    assert product.read_bytes() == before
+    assert (product.parent / "compressed.best.pt").is_file()
 
 
 def test_a_trainer_of_another_network_is_refused(basic):

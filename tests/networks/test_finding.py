@@ -232,3 +232,17 @@ def test_a_range_that_is_read_while_a_network_is_built_is_no_obstacle(tmp_path, 
     network = build_network({"_target_": "reads_a_range.Reads", "channels": 4}, device="meta")
     assert sum(parameter.numel() for parameter in network.parameters()) == 3 * (4 * 4 + 4)
     assert all(parameter.is_meta for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("entry", "does"),
+    [
+        ({"argument": "strides", "scales": [1, 2]}, "leaves 2,9.. of 2,9.. parameters"),
+        ({"argument": "out_channels", "scales": [1]}, "changes the shape of its answer"),
+    ],
+)
+def test_an_entry_that_holds_no_widths_is_refused(entry, does):
+    unet = {"_target_": "UNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 4}
+    unet |= {"channels": [4, 8, 16], "strides": [2, 2]}
+    with pytest.raises(ValueError, match=f"(?s)whose smallest value {does}.*name the argument that holds the channels"):
+        NetworkFamily.of(unet, entry)
