@@ -402,9 +402,17 @@ def _close(search: Search, known: _Known) -> list[Scale]:
 
 
 def _candidates(search: Search, trainings: Sequence[Training], known: _Known) -> list[Rung]:
-    """Return what may be trained: all rungs at the best scale and at those close to it, else those trained before."""
+    """Return what may be trained: all rungs at the best scale, the wide ones close to it, and those trained before.
+
+    How much narrow ones lose at a scale that does not win tells little of one that does.
+    """
     trained, close = {training.rung for training in trainings}, _close(search, known)
-    return [rung for scale in known.tried for rung in search.rungs[scale] if scale in close or rung in trained]
+
+    def is_wanted(rung: Rung) -> bool:
+        is_wide = rung.width > known.climber
+        return rung.scale == known.best or rung in trained or (is_wide and rung.scale in close)
+
+    return [rung for scale in known.tried for rung in search.rungs[scale] if is_wanted(rung)]
 
 
 def _runs(trainings: Sequence[Training], rung: Rung | None) -> list[Training]:
