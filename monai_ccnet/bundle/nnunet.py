@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from monai_ccnet.networks.nnunet import ARCHITECTURES, has_architectures
 __all__ = ["narrow_nnunet", "nnunet_network_def", "read_plans"]
 
 _REMAKE = "nnUNetv2_plan_and_preprocess makes it"
+_OTHERS = ("dataset", "dataset_fingerprint", "splits_final")  # nnU-Net's other files beside its plans
 _NEEDS = 'pip install "monai_ccnet[nnunet]" to build and count its networks.'
 
 
@@ -114,6 +116,7 @@ def narrow_nnunet(
     dataset: str | os.PathLike | None = None,
     layerwise: bool = True,
     name: str | None = None,
+    force: bool = False,
     **asked: Any,
 ) -> CompressionPlan:
     """Write a plans file with narrower networks beside an nnU-Net plans file, which stays as it is.
@@ -127,7 +130,8 @@ def narrow_nnunet(
         configuration: configuration whose network is narrowed.
         dataset: folder of the data set, or its ``dataset.json``; by default the one beside the plans file.
         layerwise: whether widths fall from stage to stage, or keep their ratios.
-        name: name of the new plans; by default that of the old ones with ``_ccnet`` and the outer widths.
+        name: name of the new plans; by default that of the old ones with ``_ccnet``, the configuration and the widths.
+        force: whether a plans file of that name with other content is replaced.
         asked: budgets and floors, as :func:`constraints_from` takes them, for a step's patch and batch.
 
     Returns:
@@ -135,6 +139,7 @@ def narrow_nnunet(
 
     Raises:
         FileNotFoundError: if a file is missing.
+        FileExistsError: if there is a file of that name with other content.
         ValueError: if no file is named, or it cannot be narrowed; the message says why.
         InfeasibleConstraintError: if no width meets the constraints.
     """
@@ -142,23 +147,31 @@ def narrow_nnunet(
         raise ValueError("name the plans file: monai-ccnet nnunet PLANS.json --budget_bytes N.")
     plans, described = read_plans(plans_file, dataset)
     path = Path(plans_file)
-    if name == path.stem:
-        raise ValueError(f"the new plans cannot be named {shown(name)}: {path} stays as it is.")
+    if name in (path.stem, *_OTHERS):
+        raise ValueError(f"the new plans cannot be named {shown(name)}: {path.with_name(name)}.json stays as it is.")
+    if name is not None and ("__" in name or not re.fullmatch(r"[\w-]+", name)):
+        raise ValueError(
+            f"plans_name must be of letters, digits, - and single _, got {shown(name)}: give no folder and no .json; "
+            "the file is written beside the first one."
+        )
     network_def, shape = nnunet_network_def(plans, configuration, described)
     plan = compress(
         network_def, constraints_from(shape, **asked), layerwise=layerwise, allocation="taper", input_shape=shape
     )
-    named = name or f"{path.stem}_ccnet_{plan.channels[0]}_{plan.channels[-1]}"
+    named = name or f"{path.stem}_ccnet_{configuration}_{'-'.join(map(str, plan.channels))}"
+    beside = path.with_name(f"{named}.json")
     changed = copy.deepcopy(dict(plans))
     changed["plans_name"] = named
     holder = changed["configurations"][configuration]
     # Where it is inherited, the narrowed one is this configuration's own.
     holder["architecture"] = copy.deepcopy(_settings(plans, configuration)["architecture"])
     holder["architecture"]["arch_kwargs"]["features_per_stage"] = list(plan.channels)
-    write_json(path.with_name(f"{named}.json"), changed)
+    if beside.exists() and not force and read_json(beside, "delete it") != changed:
+        raise FileExistsError(f"{beside} is there already and differs: give another --plans_name, or --force true.")
+    write_json(beside, changed)
     print(
         plan,
-        f"Written: {path.with_name(f'{named}.json')}. Train it with nnU-Net's own command:",
+        f"Written: {beside}. Train it with nnU-Net's own command:",
         f"nnUNetv2_train {plans.get('dataset_name', 'DATASET')} {configuration} FOLD -p {named}",
         sep="\n",
     )

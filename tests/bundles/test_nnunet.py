@@ -61,10 +61,11 @@ def plans_file(tmp_path):
 
 def test_the_new_file_differs_in_its_widths_and_name_alone(plans_file):
     plan = narrow_nnunet(plans_file, budget_bytes=200_000)
-    new = json.loads(plans_file.with_name(f"nnUNetPlans_ccnet_{plan.channels[0]}_{plan.channels[-1]}.json").read_text())
+    name = f"nnUNetPlans_ccnet_3d_fullres_{'-'.join(map(str, plan.channels))}"
+    new = json.loads(plans_file.with_name(f"{name}.json").read_text())
     assert json.loads(plans_file.read_text()) == PLANS
     expected = copy.deepcopy(PLANS)
-    expected["plans_name"] = new["plans_name"]
+    expected["plans_name"] = name
     expected["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"] = list(plan.channels)
     assert new == expected
     assert plan.size.input_shape == (2, 2, 8, 16, 16)
@@ -89,6 +90,19 @@ def test_counts_are_those_of_the_network_that_nnunet_builds(plans_file, kind):
     assert isinstance(ours, PlannedByNNUNet)
     ours.network.load_state_dict(theirs.state_dict())
     assert ours(torch.zeros(1, 2, 8, 16, 16)).shape == (1, 3, 8, 16, 16)
+
+
+def test_a_file_of_other_content_is_replaced_only_by_force(plans_file):
+    other = plans_file.with_name("mine.json")
+    other.write_text("{}")
+    with pytest.raises(FileExistsError, match=r"mine\.json is there already and differs: give another --plans_name"):
+        narrow_nnunet(plans_file, budget_bytes=200_000, name="mine")
+    assert other.read_text() == "{}"
+    for force in (True, False):  # the same content may be written again
+        narrow_nnunet(plans_file, budget_bytes=200_000, name="mine", force=force)
+    assert json.loads(other.read_text())["plans_name"] == "mine"
+    with pytest.raises(ValueError, match="cannot be named 'dataset'"):
+        narrow_nnunet(plans_file, budget_bytes=200_000, name="dataset", force=True)
 
 
 def test_a_configuration_that_inherits_gets_widths_of_its_own(plans_file):
@@ -118,6 +132,10 @@ def test_the_verb_says_how_to_train_and_what_the_prediction_rests_on(plans_file,
         (None, {}, "names no `architecture`: make it anew"),
         ({}, {"budget_bytes": 100}, "still needs"),
         ({}, {"name": "nnUNetPlans"}, "cannot be named 'nnUNetPlans'"),
+        ({}, {"name": "dataset"}, r"cannot be named 'dataset': .*dataset\.json stays"),
+        ({}, {"name": "sub/mine"}, "plans_name must be of letters, .* got 'sub/mine': give no folder"),
+        ({}, {"name": "mine.json"}, "plans_name must be of letters, .* got 'mine.json'"),
+        ({}, {"name": "a__b"}, "single _, got 'a__b'"),
         ({}, {"configuration": "a circle"}, "is missing or inherits from itself"),
     ],
 )
