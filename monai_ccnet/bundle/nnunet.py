@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monai.utils import ensure_tuple
+
 from monai_ccnet.bundle.runs import constraints_from
 from monai_ccnet.constraints import CompressionPlan, compress
 from monai_ccnet.files import read_json, shown, write_json
@@ -71,17 +73,20 @@ def nnunet_network_def(
     if not isinstance(channels, Mapping) or not isinstance(classes, Mapping):
         raise ValueError("dataset.json must hold `channel_names` and `labels`: give --dataset FOLDER.")
     patch = settings["patch_size"]
+    in_channels = len(channels)
+    if settings.get("previous_stage") is not None:  # a cascade is given the answers of its previous stage too
+        in_channels += len(_labels(classes) - {0})
     network_def = {
         "_target_": "monai_ccnet.networks.nnunet.PlannedByNNUNet",
         "architecture": kind,
         "spatial_dims": len(patch),
-        "in_channels": len(channels),
+        "in_channels": in_channels,
         "out_channels": _answers(classes),
         "features_per_stage": list(widths),
         "strides": strides,
         "arguments": arguments,
     }
-    return network_def, (int(settings["batch_size"]), len(channels), *map(int, patch))
+    return network_def, (int(settings["batch_size"]), in_channels, *map(int, patch))
 
 
 def _settings(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
@@ -102,11 +107,19 @@ def _settings(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
     return settings
 
 
-def _answers(labels: Mapping[str, Any]) -> int:
+def _labels(classes: Mapping[str, Any]) -> set[int]:
+    """Return the numbers of the labels, each once, of which regions may hold several; without the one to ignore."""
+    try:
+        return {int(each) for name, value in classes.items() if name != "ignore" for each in ensure_tuple(value)}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"labels must be names with their numbers or lists of them, got {shown(classes)}.") from error
+
+
+def _answers(classes: Mapping[str, Any]) -> int:
     """Return the number of answers of a network: one a label, or where labels are regions one a region."""
-    kept = {name: value for name, value in labels.items() if name != "ignore"}
-    regions = any(isinstance(value, (list, tuple)) and len(value) > 1 for value in kept.values())
-    return len(kept) - 1 if regions else len(kept)
+    kept = [set(ensure_tuple(value)) for name, value in classes.items() if name != "ignore"]
+    regions = any(isinstance(value, (list, tuple)) and len(value) > 1 for value in classes.values())
+    return sum(value != {0} for value in kept) if regions else len(_labels(classes))
 
 
 def narrow_nnunet(

@@ -161,6 +161,23 @@ def test_regions_have_one_answer_each(plans_file):
     assert plan.network_def["out_channels"] == 2
 
 
+@pytest.mark.parametrize(
+    "labels", [DATASET["labels"], {"background": 0, "whole": [1, 2], "core": [2]}], ids=["labels", "regions"]
+)
+def test_a_cascade_is_given_its_previous_answers_as_nnunet_counts_them(plans_file, labels):
+    plans, dataset = copy.deepcopy(PLANS), {**DATASET, "labels": labels, "regions_class_order": [1, 2]}
+    plans["configurations"]["3d_cascade"]["previous_stage"] = "3d_lowres"
+    found = {name: nnunet_network_def(plans, name, dataset) for name in ("3d_fullres", "3d_cascade")}
+    assert [network_def["in_channels"] for network_def, _ in found.values()] == [2, 4]
+    assert [shape[1] for _, shape in found.values()] == [2, 4]
+    handler = pytest.importorskip("nnunetv2.utilities.plans_handling.plans_handler")
+    labelling = pytest.importorskip("nnunetv2.utilities.label_handling.label_handling")
+    manager = handler.PlansManager(plans)
+    for name, (network_def, _) in found.items():
+        assert labelling.determine_num_input_channels(manager, name, dataset) == network_def["in_channels"]
+        assert manager.get_label_manager(dataset).num_segmentation_heads == network_def["out_channels"]
+
+
 def test_an_audit_tells_of_each_configuration_and_its_commands_narrow_it(plans_file, capsys):
     changed = copy.deepcopy(PLANS)
     changed["configurations"]["2d"] = {"patch_size": [8, 8], "batch_size": 4}
