@@ -22,6 +22,8 @@ _SAFE = ("torch.nn.", "dynamic_network_architectures.")  # places of the classes
 class PlannedByNNUNet(torch.nn.Module):
     """A network of an nnU-Net plans file (Isensee et al. 2021), without deep supervision.
 
+    Its state dict has the names of nnU-Net's own network.
+
     Args:
         architecture: name of its class in ``dynamic_network_architectures``, one of :data:`ARCHITECTURES`.
         spatial_dims: number of spatial axes, 2 or 3.
@@ -49,7 +51,7 @@ class PlannedByNNUNet(torch.nn.Module):
         if architecture not in ARCHITECTURES:
             raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {shown(architecture)}.")
         given = {name: _as_class(name, value) for name, value in arguments.items()}
-        self.network = getattr(unet, architecture)(
+        network = getattr(unet, architecture)(
             input_channels=in_channels,
             num_classes=out_channels,
             n_stages=len(features_per_stage),
@@ -58,11 +60,12 @@ class PlannedByNNUNet(torch.nn.Module):
             deep_supervision=False,
             **given,
         )
+        self.encoder, self.decoder = network.encoder, network.decoder
         self.spatial_dims = spatial_dims
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits of shape ``(B, out_channels, H, W[, D])``."""
-        return self.network(images)
+        return self.decoder(self.encoder(images))
 
 
 def _as_class(name: str, value: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 from monai_ccnet.__main__ import main
 from monai_ccnet.bundle import audit, narrow_nnunet
 from monai_ccnet.bundle.nnunet import nnunet_network_def
-from monai_ccnet.networks import build_network, network_size
+from monai_ccnet.networks import build_network, network_size, save_weights
 from monai_ccnet.networks.nnunet import PlannedByNNUNet, unet
 from monai_ccnet.networks.size import disk_bytes
 
@@ -73,7 +73,7 @@ def test_the_new_file_differs_in_its_widths_and_name_alone(plans_file):
 
 
 @pytest.mark.parametrize("kind", ["PlainConvUNet", "ResidualEncoderUNet"])
-def test_counts_are_those_of_the_network_that_nnunet_builds(plans_file, kind):
+def test_counts_are_those_of_the_network_that_nnunet_builds(plans_file, tmp_path, kind):
     changed = copy.deepcopy(PLANS)
     architecture = changed["configurations"]["3d_fullres"]["architecture"]
     architecture["network_class_name"] = f"{PLACE}.{kind}"
@@ -85,11 +85,14 @@ def test_counts_are_those_of_the_network_that_nnunet_builds(plans_file, kind):
     given |= {"conv_op": torch.nn.Conv3d, "norm_op": torch.nn.InstanceNorm3d, "nonlin": torch.nn.LeakyReLU}
     theirs = getattr(unet, kind)(input_channels=2, num_classes=3, **given)
     assert network_size(theirs).parameters == plan.size.parameters
-    assert disk_bytes(plan.network_def) <= 300_000
+    assert save_weights(theirs, tmp_path / "model.pt") == plan.size.file_bytes == disk_bytes(plan.network_def)
+    assert plan.size.file_bytes <= 300_000
     ours = build_network(plan.network_def)
     assert isinstance(ours, PlannedByNNUNet)
-    ours.network.load_state_dict(theirs.state_dict())
-    assert ours(torch.zeros(1, 2, 8, 16, 16)).shape == (1, 3, 8, 16, 16)
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.zeros(1, 2, 8, 16, 16)
+    assert torch.equal(ours(images), theirs(images))
+    assert ours(images).shape == (1, 3, 8, 16, 16)
 
 
 def test_a_file_of_other_content_is_replaced_only_by_force(plans_file):
