@@ -20,6 +20,7 @@ __all__ = ["narrow_nnunet", "nnunet_network_def", "read_plans"]
 
 _REMAKE = "nnUNetv2_plan_and_preprocess makes it"
 _OTHERS = ("dataset", "dataset_fingerprint", "splits_final")  # nnU-Net's other files beside its plans
+_SIZES = ("n_stages", "features_per_stage", "strides")
 _NEEDS = 'pip install "monai_ccnet[nnunet]" to build and count its networks.'
 
 
@@ -67,8 +68,8 @@ def nnunet_network_def(
     kind = str(architecture.get("network_class_name")).rsplit(".", 1)[-1]
     if kind not in ARCHITECTURES:
         raise ValueError(f"networks that can be narrowed are {', '.join(ARCHITECTURES)}, got {shown(kind)}.")
-    arguments = {key: value for key, value in architecture["arch_kwargs"].items() if key != "n_stages"}
-    widths, strides = arguments.pop("features_per_stage"), arguments.pop("strides")
+    given = architecture["arch_kwargs"]
+    _check_sizes(settings, given)
     channels, classes = dataset.get("channel_names"), dataset.get("labels")
     if not isinstance(channels, Mapping) or not isinstance(classes, Mapping):
         raise ValueError("dataset.json must hold `channel_names` and `labels`: give --dataset FOLDER.")
@@ -82,11 +83,38 @@ def nnunet_network_def(
         "spatial_dims": len(patch),
         "in_channels": in_channels,
         "out_channels": _answers(classes),
-        "features_per_stage": list(widths),
-        "strides": strides,
-        "arguments": arguments,
+        **{name: given[name] for name in ("features_per_stage", "strides")},
+        "arguments": {name: value for name, value in given.items() if name not in _SIZES},
     }
-    return network_def, (int(settings["batch_size"]), in_channels, *map(int, patch))
+    return network_def, (settings["batch_size"], in_channels, *patch)
+
+
+def _check_sizes(settings: Mapping[str, Any], given: Any) -> None:
+    """Refuse a configuration or its ``arch_kwargs`` whose sizes are missing or do not fit each other."""
+    given = given if isinstance(given, Mapping) else {}
+    patch, widths, strides = settings.get("patch_size"), given.get("features_per_stage"), given.get("strides")
+    stages, axes = (len(each) if isinstance(each, list) else 0 for each in (widths, patch))
+    by_axis = (
+        [each if isinstance(each, list) else [each] * axes for each in strides] if isinstance(strides, list) else []
+    )
+    for name, value, fits, allowed in (
+        ("batch_size", settings.get("batch_size"), _positive([settings.get("batch_size")]), "a whole number from 1 on"),
+        ("patch_size", patch, axes in (2, 3) and _positive(patch), "a list of 2 or 3 lengths"),
+        ("features_per_stage", widths, stages > 1 and _positive(widths), "a list of at least 2 widths"),
+        ("n_stages", given.get("n_stages"), given.get("n_stages") == stages, f"{stages}, as many as there are widths"),
+        (
+            "strides",
+            strides,
+            len(by_axis) == stages and all(len(each) == axes and _positive(each) for each in by_axis),
+            f"a list of {stages} strides, each of {axes} whole numbers from 1 on",
+        ),
+    ):
+        if not fits:
+            raise ValueError(f"{name} must be {allowed}, got {shown(value)}: correct the plans file ({_REMAKE}).")
+
+
+def _positive(values: Any) -> bool:
+    return all(type(each) is int and each > 0 for each in values)
 
 
 def _settings(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
@@ -98,10 +126,12 @@ def _settings(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     left, name = set(found), configuration
     while name is not None:
-        if name not in left:
+        if not isinstance(name, str) or name not in left:
             raise ValueError(
                 f"configuration {shown(name)}, from which another inherits, is missing or inherits from itself."
             )
+        if not isinstance(found[name], Mapping):
+            raise ValueError(f"configuration {name} must be a dictionary of settings, got {shown(found[name])}.")
         left.remove(name)
         settings, name = {**found[name], **settings}, found[name].get("inherits_from")
     return settings

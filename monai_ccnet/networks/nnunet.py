@@ -34,7 +34,8 @@ class PlannedByNNUNet(torch.nn.Module):
         arguments: the other ``arch_kwargs`` of the plans file, in JSON types; classes by their dotted names.
 
     Raises:
-        ValueError: if the architecture or a class that it names is none of those that can be built here.
+        ValueError: if the architecture or a class that it names is none of those that can be built here, or nnU-Net
+            cannot build it from its arguments.
     """
 
     def __init__(
@@ -51,15 +52,18 @@ class PlannedByNNUNet(torch.nn.Module):
         if architecture not in ARCHITECTURES:
             raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {shown(architecture)}.")
         given = {name: _as_class(name, value) for name, value in arguments.items()}
-        network = getattr(unet, architecture)(
-            input_channels=in_channels,
-            num_classes=out_channels,
-            n_stages=len(features_per_stage),
-            features_per_stage=list(features_per_stage),
-            strides=[list(each) if isinstance(each, (list, tuple)) else each for each in strides],
-            deep_supervision=False,
-            **given,
-        )
+        try:
+            network = getattr(unet, architecture)(
+                input_channels=in_channels,
+                num_classes=out_channels,
+                n_stages=len(features_per_stage),
+                features_per_stage=list(features_per_stage),
+                strides=[list(each) if isinstance(each, (list, tuple)) else each for each in strides],
+                deep_supervision=False,
+                **given,
+            )
+        except Exception as error:  # whatever nnU-Net's own code raises for arguments that it cannot use
+            raise ValueError(f"{architecture} cannot be built from the plans file's `arch_kwargs`: {error}") from error
         self.encoder, self.decoder = network.encoder, network.decoder
         self.spatial_dims = spatial_dims
 

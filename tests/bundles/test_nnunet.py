@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import pytest
 import torch
@@ -48,6 +49,13 @@ PLANS = {
         "a circle": {"inherits_from": "a circle"},
     },
 }
+
+
+def kwargs(**changes):
+    """Return the arguments of the architecture with some changed, or taken out by three dots."""
+    return {"arch_kwargs": {name: value for name, value in {**KWARGS, **changes}.items() if value is not ...}}
+
+
 DATASET = {"channel_names": {"0": "CT", "1": "PET"}, "labels": {"background": 0, "ball": 1, "cube": 2, "ignore": 3}}
 
 
@@ -132,6 +140,14 @@ def test_the_verb_says_how_to_train_and_what_the_prediction_rests_on(plans_file,
         ({"network_class_name": "nnunetv2.Other"}, {}, "networks that can be narrowed are PlainConvUNet"),
         ({"arch_kwargs": {**KWARGS, "conv_op": "os.system"}}, {}, "conv_op names 'os.system', which is no class of"),
         ({"arch_kwargs": {**KWARGS, "conv_op": "torch.nn.functional.conv3d"}}, {}, "which is no class of torch.nn"),
+        (kwargs(strides=...), {}, "strides must be a list of 3 strides, each of 3 whole numbers from 1 on, got None"),
+        (kwargs(strides=[[1, 1], [2, 2], [2, 2]]), {}, "strides must be a list of 3 strides, each of 3 whole"),
+        (kwargs(features_per_stage=32), {}, "features_per_stage must be a list of at least 2 widths, got 32"),
+        (kwargs(features_per_stage=[32, "64"]), {}, "features_per_stage must be a list"),
+        (kwargs(n_stages=4), {}, "n_stages must be 3, as many as there are widths, got 4"),
+        (kwargs(kernel_sizes=...), {}, "PlainConvUNet cannot be built from .* argument: 'kernel_sizes'"),
+        (kwargs(kernel_sizes="three"), {}, "PlainConvUNet cannot be built from"),
+        ({"arch_kwargs": None}, {}, "features_per_stage must be a list of at least 2 widths, got None"),
         (None, {}, "names no `architecture`: make it anew"),
         ({}, {"budget_bytes": 100}, "still needs"),
         ({}, {"name": "nnUNetPlans"}, "cannot be named 'nnUNetPlans'"),
@@ -152,6 +168,28 @@ def test_refusals(plans_file, change, given, message):
     with pytest.raises(ValueError, match=message):
         narrow_nnunet(plans_file, **{"budget_bytes": 200_000, **given})
     assert [path.name for path in plans_file.parent.glob("nnUNetPlans_ccnet*")] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": "two"}, "batch_size must be a whole number from 1 on, got 'two': correct the plans file"),
+        ({"patch_size": 16}, "patch_size must be a list of 2 or 3 lengths, got 16"),
+        ({"inherits_from": ["2d"]}, r"configuration \['2d'\], from which another inherits, is missing"),
+    ],
+)
+def test_a_damaged_configuration_is_refused_and_an_audit_says_why(plans_file, change, message):
+    changed = copy.deepcopy(PLANS)
+    changed["configurations"]["3d_fullres"] |= change
+    changed["configurations"]["2d"] = 5
+    with pytest.raises(ValueError, match=message):
+        nnunet_network_def(changed, "3d_fullres", DATASET)
+    plans_file.write_text(json.dumps(changed))
+    of = {each["config"]: each.get("reason") for each in audit(plans_file)["configurations"]}
+    assert re.search(message, of["3d_fullres"])
+    assert of["2d"] == "configuration 2d must be a dictionary of settings, got 5"
+    with pytest.raises(ValueError, match="labels must be names with their numbers or lists of them"):
+        nnunet_network_def(PLANS, "3d_fullres", {**DATASET, "labels": {"background": 0, "ball": "one"}})
 
 
 def test_regions_have_one_answer_each(plans_file):
