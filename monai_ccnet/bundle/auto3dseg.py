@@ -114,7 +114,8 @@ def narrow_auto3dseg(bundle_dir: str | os.PathLike | None, *, force: bool = Fals
 
     Args:
         bundle_dir: folder of the algorithm, such as ``work_dir/segresnet_0``, or its ``hyper_parameters.yaml``.
-        force: whether the configs and scripts of an earlier copy of the same width are replaced.
+        force: whether the configs and scripts of an earlier copy of the same width are replaced; what was trained
+            stays, and where its network is the same so does its score.
         asked: budgets and floors, as :func:`constraints_from` takes them, for a step's patches.
 
     Returns:
@@ -137,11 +138,12 @@ def narrow_auto3dseg(bundle_dir: str | os.PathLike | None, *, force: bool = Fals
         raise FileExistsError(
             f"{beside} is there already: --force true replaces its configs and scripts, and leaves what was trained."
         )
+    trained = _trained(beside, plan)
     with contextlib.nullcontext(beside) if beside.exists() else folder_atomically(beside) as place:
         _copy(folder, place)
         changes = {file.name: _change(file, plan, str(beside)) for file in _config_files(place)}
         if (known := folder / "algo_object.json").is_file():
-            write_json(place / known.name, _registered(read_json(known), changes, str(beside)))
+            write_json(place / known.name, _registered(read_json(known), changes, str(beside), trained))
         if algorithm_network_def(place)[0] != plan.network_def:
             raise ValueError(
                 f"the configs of {folder} set the network's widths in more than one place: set them in `network` alone."
@@ -178,15 +180,31 @@ def _change(file: Path, plan: CompressionPlan, root: str) -> dict[str, Any]:
     return changed
 
 
-def _registered(algorithm: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]], root: str) -> dict[str, Any]:
-    """Return what AutoRunner keeps of an algorithm, for its copy: untrained, and filled in as its configs are."""
-    state = {**algorithm["_state_"], "output_path": root, "best_metric": None}
+def _trained(beside: Path, plan: CompressionPlan) -> Mapping[str, Any]:
+    """Return what AutoRunner keeps of an earlier copy, or nothing where there is none or its network was another."""
+    if not (known := beside / "algo_object.json").is_file() or algorithm_network_def(beside)[0] != plan.network_def:
+        return {}
+    return read_json(known)
+
+
+def _registered(
+    algorithm: Mapping[str, Any], changes: Mapping[str, Mapping[str, Any]], root: str, trained: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what AutoRunner keeps of an algorithm, for its copy: its own score, and filled in as its configs are."""
+    best = trained.get("_state_", {}).get("best_metric")
+    state = {**algorithm["_state_"], "output_path": root, "best_metric": best}
     filled = state.get("fill_records") or {}
     ids = {
         file: {name.replace("::", "#"): value for name, value in changed.items()} for file, changed in changes.items()
     }
     state["fill_records"] = {file: {**content, **ids.get(file, {})} for file, content in filled.items()}
-    return {"_target_": algorithm["_target_"], "_state_": state, "template_path": algorithm.get("template_path")}
+    kept = {name: trained[name] for name in ("best_metric",) if name in trained}
+    return {
+        "_target_": algorithm["_target_"],
+        "_state_": state,
+        "template_path": algorithm.get("template_path"),
+        **kept,
+    }
 
 
 def _words(off: set[str], plan: CompressionPlan) -> Iterator[str]:

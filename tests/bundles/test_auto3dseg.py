@@ -152,6 +152,16 @@ def test_autorunner_finds_the_copy_untrained(algorithm):
     filled = {"bundle_root": str(copy), "network#init_filters": plan.channels[0], "fold": 0}
     state |= {"output_path": str(copy), "best_metric": None, "fill_records": {"hyper_parameters.yaml": filled}}
     assert json.loads((copy / "algo_object.json").read_text()) == {**entry, "_state_": state}
+    trained = {**entry, "_state_": {**state, "best_metric": 0.8}, "best_metric": 0.8}
+    (copy / "algo_object.json").write_text(json.dumps(trained))
+    narrow_auto3dseg(folder, budget_bytes=40_000, force=True)
+    assert json.loads((copy / "algo_object.json").read_text()) == trained
+    deeper = {**SEGRESNET, "network": {**SEGRESNET["network"], "dsdepth": 1}}
+    (copy / "configs" / "hyper_parameters.yaml").write_text(
+        yaml.safe_dump({**read(copy), "network": deeper["network"]})
+    )
+    narrow_auto3dseg(folder, budget_bytes=40_000, force=True)  # what was trained is of another network
+    assert json.loads((copy / "algo_object.json").read_text()) == {**entry, "_state_": state}
 
 
 def test_the_verb_prints_the_next_command_and_writes_over_nothing(algorithm, capsys):
