@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from monai_ccnet.calibration import calibrate_width, scale_gains
+from monai_ccnet.calibration.fit import SEVERAL_PATIENTS
 from monai_ccnet.calibration.search import Rung, Search, Training, next_step
 from monai_ccnet.files import write_table
 from monai_ccnet.networks import NetworkFamily, inner_def
@@ -40,8 +41,9 @@ def searches(records: list[TrialRecord], same_images: bool = False, **asked: Any
     planned = {name: max(counts(own), key=counts(own).__getitem__) for name, own in by_set.items()}
     at_planned = [record for record in records if record.scale == planned[record.dataset]]
     for name, own in by_set.items():
-        law = calibrate_width([record for record in at_planned if record.dataset != name])[0]
-        law = replace(law, **scale_gains([record for record in records if record.dataset != name], planned))
+        others = {each for each in SEVERAL_PATIENTS if each != name}
+        law = calibrate_width([record for record in at_planned if record.dataset in others])[0]
+        law = replace(law, **scale_gains([record for record in records if record.dataset in others], planned))
         halves = slice(0, None, 2), slice(1, None, 2)
         for held, test in [(slice(None), slice(None))] if same_images else [halves, halves[::-1]]:
             yield replayed(name, own, planned[name], law, held, test, **asked)

@@ -21,7 +21,7 @@ from scipy import stats
 from ship_calibration import without_place
 
 from monai_ccnet.calibration import calibrate_width, load_width_records, planned_scales, refit_width, width_points
-from monai_ccnet.calibration.fit import WIDTH_RECORDS
+from monai_ccnet.calibration.fit import SEVERAL_PATIENTS, WIDTH_RECORDS
 from monai_ccnet.complexity import MEASURES, ComplexityProfile, LabelCeiling, measure_dataset
 from monai_ccnet.data import open_dataset
 from monai_ccnet.degradation import CALIBRATED, WIDTH_MEASURES, WidthLaw, WidthPoint
@@ -34,15 +34,6 @@ from monai_ccnet.values import load_values, save_values
 NETWORKS = {2: "plain_unet", 3: "plain_unet_3d"}
 METRICS = ("f1", "iu")
 WIDE = 16  # channels of the first stage, from which a network is a reference
-PATIENTS = [
-    "sunnybrook_lv",
-    "busi",
-    "melanoma",
-    "wbc_cellavision",
-    "dsb2018_fluorescence",
-    "chase_db1",
-    "hippocampus_3d",
-]
 FEWEST_SETS = 5  # to which a law is fitted
 Row = dict[str, Any]
 
@@ -88,6 +79,7 @@ class Records:
         self.scales = planned_scales(network)
         self.planned = [record for record in self.all if record.scale == self.scales[record.dataset]]
         self.sets = sorted({record.dataset for record in self.planned})
+        self.fitted = [name for name in self.sets if name in SEVERAL_PATIENTS]  # the others only judge
         self.complexities: dict[str, dict[str, float]] = defaultdict(dict)
         for profile in load_values(WIDTH_RECORDS / f"{network}.jsonl", ComplexityProfile):
             self.complexities[profile.settings["measure"]][profile.dataset] = profile.mean[0]
@@ -128,7 +120,7 @@ def judged(records: Records, metric: str) -> tuple[list[Row], list[Row]]:
     """Return errors, coverage and Brier scores of each prediction on sets left out, and the predictions themselves."""
     predicted: list[Row] = []
     for name in records.sets:
-        others = [each for each in records.sets if each != name]
+        others = [each for each in records.fitted if each != name]
         plain, _ = chosen_law(records, others, metric, with_complexity=False)
         complex_law, complexity = chosen_law(records, others, metric, with_complexity=True)
         reference = records.reference(name, metric)
@@ -166,7 +158,14 @@ def judged(records: Records, metric: str) -> tuple[list[Row], list[Row]]:
                         "share_of_the_others_above_95": mean[1],
                     }
                 )
-    return errors(records, metric, predicted), predicted
+    parts = {"several patients": records.fitted, "one subject": sorted({*records.sets} - {*records.fitted})}
+    rows = [
+        {"of": part, **row}
+        for part, names in parts.items()
+        if names
+        for row in errors(records, metric, [each for each in predicted if each["data_set"] in names])
+    ]
+    return rows, predicted
 
 
 def means_of_others(records: Records, others: list[str], channels: tuple[int, ...], metric: str) -> tuple[float, float]:
@@ -215,6 +214,8 @@ def errors(records: Records, metric: str, predicted: list[Row]) -> list[Row]:
             brier = np.mean([np.mean(own) for own in per_set.values()])
         has_interval = by.startswith("law")
         inside = [np.mean([r["inside"] for r in found if r["data_set"] == name]) for name in misses]
+        if not by_set:
+            continue
         rows.append(
             {
                 "network": records.network,
@@ -241,8 +242,10 @@ def other_seed(rows: list[Row], row: Row) -> float:
 def chance(records: Records, metric: str) -> Row:
     """How often the best measure of complexity fits the losses as well when these are dealt out at random."""
     law = refit_width(records.network, metric)[0]
-    losses = np.array([law.dataset_losses[name] for name in records.sets])
-    columns = {m: np.array([records.complexities[m][name] for name in records.sets]) for m in records.usable_measures()}
+    losses = np.array([law.dataset_losses[name] for name in records.fitted])
+    columns = {
+        m: np.array([records.complexities[m][name] for name in records.fitted]) for m in records.usable_measures()
+    }
     fits = {measure: stats.spearmanr(column, losses).statistic ** 2 for measure, column in columns.items()}
     best = max(fits, key=fits.__getitem__)
     rng = np.random.default_rng(0)
@@ -263,8 +266,9 @@ def chance(records: Records, metric: str) -> Row:
 
 def fits(records: Records, metric: str) -> Iterator[Row]:
     """The law for each measure of width."""
+    kept = [record for record in records.planned if record.dataset in records.fitted]
     for measure in WIDTH_MEASURES:
-        law, evidence = WidthLaw.with_evidence(width_points(records.planned, measure, metric), measure=measure)
+        law, evidence = WidthLaw.with_evidence(width_points(kept, measure, metric), measure=measure)
         yield {
             "network": records.network,
             "metric": metric,
@@ -321,7 +325,7 @@ def allocations(records: Records) -> Iterator[Row]:
                 ]
                 if all(means):
                     gains[name] = float(np.mean(means[1]) / np.mean(means[0]) - 1)
-            for part, names in (("several patients", PATIENTS), ("all", list(gains))):
+            for part, names in (("several patients", records.fitted), ("all", list(gains))):
                 own = np.array([gain for name, gain in gains.items() if name in names])
                 if len(own) < 3:
                     continue
@@ -377,8 +381,9 @@ def adapted(records: Records, metric: str) -> Iterator[Row]:
         ((4, 3, 3, 2, 2), (7, 6, 5, 4, 4), (12, 10, 9, 7, 6)),
     ):
         misses, inside = [], []
-        for name in records.sets:
-            law = calibrate_width([r for r in records.planned if r.dataset != name], metric=metric)[0]
+        for name in records.fitted:
+            kept = [r for r in records.planned if r.dataset in records.fitted and r.dataset != name]
+            law = calibrate_width(kept, metric=metric)[0]
             points: list[WidthPoint] = width_points(
                 [r for r in records.of(name) if channels_of(r) in own_networks], law.measure, metric
             )
@@ -409,7 +414,7 @@ def tables_of(records: Records) -> Mapping[str, list[Row]]:
         "allocations": list(allocations(records)),
         "scales": list(scale_choices(records)),
     }
-    if len(records.sets) < FEWEST_SETS:
+    if len(records.fitted) < FEWEST_SETS:
         return found
     for metric in METRICS:
         rows, predicted = judged(records, metric)
@@ -436,7 +441,7 @@ def main() -> None:
         if not (WIDTH_RECORDS / f"{network}.jsonl").exists():
             continue
         records = Records(network)
-        for metric in METRICS if len(records.sets) >= FEWEST_SETS else ():
+        for metric in METRICS if len(records.fitted) >= FEWEST_SETS else ():
             law = refit_width(network, metric)[0]
             if not given.check:
                 (CALIBRATED / network).mkdir(exist_ok=True)
