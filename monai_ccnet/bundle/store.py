@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from monai_ccnet.bundle.audit import describe, importing
-from monai_ccnet.files import check_writable, shown, write_json
-from monai_ccnet.networks import build_network, load_weights, save_weights
+from monai_ccnet.files import HALF_WRITTEN, check_writable, file_digest, shown, write_json
+from monai_ccnet.networks import WEIGHTS_FORMATS, build_network, load_weights, save_weights
 from monai_ccnet.networks.loading import WeightsError, read_tensors
 
 __all__ = ["store"]
@@ -28,6 +30,7 @@ def store(
     bits_per_weight: int = 8,
     weights_format: str = "torch",
     seed: int = 0,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Write the weights of a bundle at fewer bits, and measure what that changes of its answers to random input.
 
@@ -38,10 +41,12 @@ def store(
     Args:
         bundle_dir: folder of the bundle.
         output_dir: folder for the file.
-        weights: file of the weights: a state dict, or a checkpoint that holds one; ``models/model.pt`` by default.
+        weights: file of the weights: a state dict, also of a network in ``DistributedDataParallel``, or a checkpoint
+            that holds one; ``models/model.pt`` by default.
         bits_per_weight: number of bits of a stored weight: 16 or 8; 32 writes them without a checkpoint's frame.
         weights_format: format of the file, ``"torch"`` or ``"safetensors"``.
         seed: seed of the input, of normal noise in the shape of the bundle's windows.
+        force: whether other weights that an earlier call left in the folder are replaced.
 
     Returns:
         Bytes before and after, the largest and the mean absolute difference of the answers relative to their standard
@@ -49,7 +54,8 @@ def store(
 
     Raises:
         FileNotFoundError: if there is no such bundle or file.
-        ValueError: if the network is not described by a config.
+        FileExistsError: if the folder holds other weights that were stored.
+        ValueError: if the network is not described by a config, or the file would replace the one that is read.
         WeightsError: if the file does not hold the network's weights.
     """
     if not bundle_dir:
@@ -62,10 +68,20 @@ def store(
             raise ValueError("the network is an expression: describe it as a class with _target_ to store its weights.")
         network, again = build_network(network_def).eval(), build_network(network_def)
     _load(network, source)
-    check_writable(output_dir)
     path = Path(output_dir) / ("stored.safetensors" if weights_format == "safetensors" else "stored.pt")
-    written = save_weights(network, path, bits_per_weight)
-    load_weights(again, path).eval()
+    if path.exists() and path.samefile(source):
+        raise ValueError(f"{path} is the file that is read, and would be replaced: give another --output_dir.")
+    check_writable(output_dir)
+    with tempfile.TemporaryDirectory(prefix=".stored.", suffix=HALF_WRITTEN, dir=output_dir) as beside:
+        made = Path(beside) / path.name
+        written = save_weights(network, made, bits_per_weight)
+        load_weights(again, made).eval()
+        for each in (path.with_suffix(ending) for ending in WEIGHTS_FORMATS.values()):  # stored.json tells of one
+            if each.exists() and not force and file_digest(each) != file_digest(made):
+                raise FileExistsError(
+                    f"{each} is there already and differs: give another --output_dir or --force true."
+                )
+        made.replace(path)
     found = {
         "weights": source.name,
         "bytes_before": source.stat().st_size,
@@ -92,8 +108,11 @@ def _load(network: torch.nn.Module, path: Path) -> None:
             break
     if not isinstance(state, Mapping):
         raise WeightsError(f"{path} holds {shown(type(state).__name__)}, and no state dict.")
+    state = dict(state)
     try:
-        network.load_state_dict(dict(state))
+        if not any(name.startswith("module.") for name in network.state_dict()):
+            consume_prefix_in_state_dict_if_present(state, "module.")
+        network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path} does not fit this {type(network).__name__}: {str(error)[:300]}") from error
 

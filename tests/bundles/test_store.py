@@ -73,3 +73,27 @@ def test_weights_of_another_network_or_none_are_refused_and_nothing_is_written(b
     with pytest.raises(FileNotFoundError):
         store(bundle, tmp_path / "out", weights=tmp_path / "none.pt")
     assert not (tmp_path / "out").exists()
+
+
+def test_neither_the_file_that_is_read_nor_another_result_is_replaced_silently(bundle, tmp_path):
+    stored = tmp_path / "stored.pt"
+    store(bundle, tmp_path)
+    before = stored.read_bytes()
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"stored\.pt is the file that is read"):
+            store(bundle, tmp_path, weights=stored, bits_per_weight=16, force=True)
+        with pytest.raises(FileExistsError, match=r"stored\.pt is there already and differs: .*or --force true"):
+            store(bundle, tmp_path, bits_per_weight=16)
+        store(bundle, tmp_path)  # the same again
+    assert stored.read_bytes() == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["stored.json", "stored.pt", "theirs"]
+    store(bundle, tmp_path, bits_per_weight=16, force=True)
+    assert stored.read_bytes() != before
+
+
+def test_a_checkpoint_of_several_processes_is_that_of_one(bundle, tmp_path):
+    state = torch.load(bundle / "models" / "model.pt", weights_only=True)["model"]
+    torch.save({"model": {f"module.{name}": each for name, each in state.items()}}, tmp_path / "ddp.pt")
+    store(bundle, tmp_path / "ddp", weights=tmp_path / "ddp.pt")
+    store(bundle, tmp_path / "one")
+    assert (tmp_path / "ddp" / "stored.pt").read_bytes() == (tmp_path / "one" / "stored.pt").read_bytes()
