@@ -34,6 +34,7 @@ __all__ = [
     "end_with_cause",
     "given_to_training",
     "named_networks",
+    "network_def_beside",
     "read_parts",
     "resolved",
     "run_list",
@@ -232,6 +233,16 @@ def _named_files() -> list[str]:
             return [str(file) for file in ensure_tuple(frame.f_locals["config_file"])]
         frame = frame.f_back
     return []
+
+
+def network_def_beside(name: str) -> Any:
+    """Return ``network_def`` of the config files that the run was given, but for one; ``None`` where there is none.
+
+    Args:
+        name: name of that one, a file of this bundle.
+    """
+    ours = config_file(name).resolve()
+    return _merged(file for file in _named_files() if Path(file).resolve() != ours).get("network_def")
 
 
 def named_networks() -> list[str]:

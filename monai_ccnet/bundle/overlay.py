@@ -19,13 +19,29 @@ from monai.bundle import ConfigParser, ReferenceResolver
 from monai.bundle.workflows import ConfigWorkflow
 
 from monai_ccnet.complexity import ComplexityProfile
-from monai_ccnet.configs import config_file, end_with_cause, named_networks, running_workflow, texts
+from monai_ccnet.configs import (
+    as_described,
+    config_file,
+    end_with_cause,
+    named_networks,
+    network_def_beside,
+    running_workflow,
+    texts,
+)
 from monai_ccnet.constraints import AccuracyFloor, CompressionPlan, DiskBudget
 from monai_ccnet.degradation import Law
 from monai_ccnet.ending import root_cause
 from monai_ccnet.handlers import KeepBest
 from monai_ccnet.locks import release
-from monai_ccnet.networks import WEIGHTS_FORMATS, build_network, load_weights, weights_name
+from monai_ccnet.networks import (
+    WEIGHTS_FORMATS,
+    build_network,
+    inner_def,
+    load_weights,
+    network_def_of,
+    weights_name,
+)
+from monai_ccnet.networks.building import NetworkDef, arguments_of, class_of
 
 __all__ = [
     "assumed",
@@ -40,6 +56,7 @@ __all__ = [
 ]
 
 _REFUSED = "refused"  # id of the message
+_OWN = "own_network_def"  # id of the bundle's own network, described
 _RULE = {"key_metric_name": None, "key_metric_negative_sign": False, "key_metric_greater_or_equal": False}
 _KEPT, _WRITTEN = "@keep_best", "$@written"
 
@@ -89,9 +106,8 @@ def complete(overlay: str) -> None:
         raise ValueError(parser[_REFUSED])
     ours = ConfigParser.load_config_file(str(config_file(name)))
     before = repr(parser.get())
-    if overlay == "planned" and parser.get("network_def") != ours["network_def"]:
-        print(f"{name}: network_def is the planned network, in place of the one that is named after the overlay.")
-        parser["network_def"] = ours["network_def"]
+    if overlay == "planned":
+        _take_network(parser, name, ours)
     if overlay == "compress" or parser.get("scale_roi") is True:
         _check_order(parser, name, ours)
     network = "network" if overlay == "compress" else "network_def"
@@ -113,6 +129,19 @@ def complete(overlay: str) -> None:
         _find_data(parser, reached or parser.get())
     if repr(parser.get()) != before:
         parser.parse(reset=True)
+
+
+def _take_network(parser: ConfigParser, name: str, ours: Mapping[str, Any]) -> None:
+    """Let ``network_def`` be the planned network, and keep the bundle's own, to compare it with one from elsewhere."""
+    own = parser.get("network_def")
+    if own == ours["network_def"]:
+        own = network_def_beside(name)
+    else:
+        print(f"{name}: network_def is the planned network, in place of the one that is named after the overlay.")
+        parser["network_def"] = ours["network_def"]
+    if _OWN not in parser:
+        elsewhere = isinstance(own, Mapping) and parser["plan_dir"] != ours["plan_dir"]
+        parser[_OWN] = as_described(own) if elsewhere else None
 
 
 def _check_order(parser: ConfigParser, name: str, ours: Mapping[str, Any]) -> None:
@@ -315,13 +344,32 @@ def load_planned(plan_dir: str | os.PathLike) -> CompressionPlan:
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is damaged, or names code of neither MONAI, torch, this package nor the bundle.
+        ValueError: if it is damaged, names code of neither MONAI, torch, this package nor the bundle, or is of another
+            bundle: its network has another class, or takes or gives another number of channels or axes.
     """
     end_with_cause("plan_dir")
     path = Path(plan_dir) / "plan.json"
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: plan one first, by overlay/compress.yaml, or give --plan_dir.")
-    return CompressionPlan.load(path, named_networks())
+    plan = CompressionPlan.load(path, named_networks())
+    try:
+        own = _task_of(network_def_of(running_workflow().parser.get_parsed_content(_OWN)))
+    except Exception:  # an expression builds it, or what it refers to is not here: it cannot be compared
+        return plan
+    if (planned := _task_of(plan.network_def)) != own:
+        raise ValueError(
+            f"{path} is the plan of another bundle: it is for {planned}, and this bundle's network_def is {own}. Give "
+            "the plan_dir of this bundle, or, if it was planned with another --network_def, give that here too."
+        )
+    return plan
+
+
+def _task_of(network_def: NetworkDef) -> str:
+    """Return in words what a bundle's own network and the planned one have in common."""
+    arguments = arguments_of(inner_def(network_def))
+    names = ("in_channels", "out_channels", "spatial_dims")
+    given = ", ".join(f"{name} {arguments[name]}" for name in names if name in arguments)
+    return f"{class_of(arguments['_target_']).__name__} ({given})"
 
 
 def planned_weights(plan: CompressionPlan, plan_dir: str | os.PathLike) -> str:

@@ -546,6 +546,28 @@ def test_without_the_budgeted_file_nothing_is_evaluated(basic):
     assert "'run' does not lead to the id 'network_def'" in str(root_cause(raised.value))
 
 
+def test_a_plan_of_another_bundle_is_refused_with_both_networks(basic, tmp_path):
+    other = {"plan_dir": str(tmp_path / "other")}
+    basic.compress(run=[], **other, **{"network_def#out_channels": 3})
+    files = [str(basic.path("inference")), str(OVERLAY / "planned.yaml")]
+    own = {"_target_": "BasicUNet", **NETWORKS["BasicUNet"]}
+    with pytest.raises(RuntimeError) as raised:
+        run(config_file=files, **basic.overrides, **other)
+    words = str(root_cause(raised.value))
+    assert "it is for BasicUNet (in_channels 1, out_channels 3, spatial_dims 2), and this bundle's network_def" in words
+    for changed in (
+        {},
+        {"in_channels": 2},
+        {"_target_": "UNet", "channels": [8, 16], "strides": [2]},
+        {"out_channels": 3},
+    ):
+        with pytest.raises(RuntimeError) as raised:
+            basic.run("planned.yaml", "inference", **other, network_def={**own, **changed})
+        same = changed == {"out_channels": 3}  # it was planned so, and only its weights are not there
+        said = "the weights of the planned network: train it" if same else "is the plan of another bundle"
+        assert said in str(root_cause(raised.value))
+
+
 def test_training_items_are_found_where_their_loader_takes_them(basic):
     content = json.loads(basic.path("train").read_text().replace("train#dataset", "train_set"))
     content["train_set"] = content["train"].pop("dataset")
