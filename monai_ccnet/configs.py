@@ -211,6 +211,8 @@ def check_overlay_ids(name: str) -> None:
     parser, ours, theirs = workflow.parser, _merged([str(config_file(name))]), _named_files()
     known = set(ours) | set(_merged(theirs))
     for key in _unknown(workflow, known):
+        if theirs and key == "run":
+            raise ValueError(f"--run has no effect beside --run_id {workflow.run_id}: leave one of them out.")
         names = known | (set(parser.get()) - {key})
         if theirs or difflib.get_close_matches(key, names, n=1, cutoff=0.8):
             raise unknown_setting(key, names, name)

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from monai.bundle.config_parser import ConfigParser
 from monai_ccnet import bundle_root
 from monai_ccnet.bundle.auto3dseg import algorithm_folder, algorithm_network_def
 from monai_ccnet.bundle.nnunet import nnunet_network_def, read_plans
+from monai_ccnet.bundle.overlay import complete_config
 from monai_ccnet.bundle.remedies import (
     at_scales,
     fetched_words,
@@ -95,7 +97,7 @@ def audit(bundle_dir: str | os.PathLike | None, dataset_dir: str | os.PathLike |
             if isinstance(network, torch.nn.Module):
                 return {**found, **_whole(network), "reason": _EXPRESSION.format(name=name)}
             known = _known(network, windows, labels)
-            return {**found, **known, "commands": _commands(folder, file, parser, known)}
+            return {**found, **known, **_commands(folder, file, known)}
         except Exception as error:
             return {**found, "network": _class(network), "reason": _one_line(error)}
 
@@ -330,30 +332,48 @@ def _family(network: Mapping[str, Any], found: dict[str, Any]) -> NetworkFamily:
     return NetworkFamily.of(network, entry)
 
 
-def _commands(folder: Path, file: Path, parser: ConfigParser, known: Mapping[str, Any]) -> list[str]:
+def _commands(folder: Path, file: Path, known: Mapping[str, Any]) -> dict[str, Any]:
     """Return the commands that compress, evaluate and infer with the bundle's own ids; none if nothing can be had.
 
-    A config that only infers or evaluates trains nothing, so that there are none for it either.
+    A config that only infers or evaluates trains nothing, so that there are none for it either; nor for one that
+    ``overlay/compress.yaml`` refuses, whose reason stands beside them.
     """
     if ("scales" not in known and "narrower" not in known) or file.stem in ("inference", "evaluate"):
-        return []
+        return {"commands": []}
     overlay, given = bundle_root() / "configs" / "overlay", f"--bundle_root {folder} --dataset_dir DATA"
-    run_id = "" if "run" in parser.get() else next((f" --run_id {key}" for key in _running(parser.get())), "")
+    run_id = _run_id(file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MONAI's, of what the overlay alone has
+        parser = ConfigParser(ConfigParser.load_config_files([str(file), str(overlay / "compress.yaml")]))
+    parser.resolve_macro_and_relative_ids()
+    try:
+        complete_config(parser, run_id or "run", "compress")
+    except ValueError as error:
+        return {"commands": [], "refused": str(error)}
     if narrowed := "narrower" in known:
         least, needs = "N", " --widths auto" if "widths" in known else ""
     else:
         least, needs = known["file_bytes"]["8"], " --bits_per_weight 8 --scale 2 --scale_roi True"
     roi = "" if narrowed else " --scale_roi True"
+    ran = f" --run_id {run_id}" if run_id else ""
+    python = f"{f'PYTHONPATH={folder} ' if any(folder.glob('*/*.py')) else ''}python"  # their own code
     commands = [
-        f"python -m monai.bundle run --config_file \"['{file}','{overlay / 'compress.yaml'}']\" {given} "
-        f"--budget_bytes {least}{run_id}{needs}"
+        f"{python} -m monai.bundle run --config_file \"['{file}','{overlay / 'compress.yaml'}']\" {given} "
+        f"--budget_bytes {least}{ran}{needs}"
     ]
     for name, before in (("evaluate", f"'{file}',"), ("inference", "")):
         for kind in _KINDS:
             if (path := folder / "configs" / f"{name}{kind}").is_file():
                 files = f"[{before}'{path}','{overlay / 'planned.yaml'}']"
-                commands.append(f'python -m monai.bundle run --config_file "{files}" {given}{roi}')
-    return commands
+                ran = f" --run_id {run_id}" if (run_id := _run_id(path)) else ""
+                commands.append(f'{python} -m monai.bundle run --config_file "{files}" {given}{ran}{roi}')
+    return {"commands": commands}
+
+
+def _run_id(file: Path) -> str:
+    """Return the id of what a config runs, where it is another than ``run``."""
+    config = ConfigParser.load_config_file(str(file))
+    return "" if "run" in config else next(_running(config), "")
 
 
 def _running(config: Mapping[str, Any]) -> Iterator[str]:
@@ -429,6 +449,8 @@ def audit_words(found: Mapping[str, Any]) -> list[str]:
             can += ["a coarser scale, as above, with fewer multiply-adds an image"] if "scales" in found else []
             can += [words] if (words := smaller_words(found.get("smaller", {}))) else []
             lines.append(f"What can be had: {'; '.join(can)}.")
+    if "refused" in found:
+        lines.append(f"No commands, since overlay/compress.yaml refuses {found['config']}: {found['refused']}")
     return [*lines, *found.get("commands", [])]
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser, ReferenceResolver
-from monai.bundle.workflows import ConfigWorkflow
 
 from monai_ccnet.complexity import ComplexityProfile
 from monai_ccnet.configs import (
@@ -46,6 +45,7 @@ from monai_ccnet.networks.building import NetworkDef, arguments_of, class_of
 __all__ = [
     "assumed",
     "complete",
+    "complete_config",
     "load_planned",
     "measure_if_possible",
     "planned_bits",
@@ -56,6 +56,7 @@ __all__ = [
 ]
 
 _REFUSED = "refused"  # id of the message
+_FILES = "name the bundle's own config files before the overlay"
 _OWN = "own_network_def"  # id of the bundle's own network, described
 _RULE = {"key_metric_name": None, "key_metric_negative_sign": False, "key_metric_greater_or_equal": False}
 _KEPT, _WRITTEN = "@keep_best", "$@written"
@@ -86,34 +87,52 @@ def refuse(message: str) -> None:
 
 
 def complete(overlay: str) -> None:
-    """Let the running config train, or use, the planned network and its file.
+    """Let the running config train, or use, the planned network and its file, as :func:`complete_config` does.
 
     A second call changes nothing, and must not: what is set in a config empties what MONAI has made of it.
+
+    Args:
+        overlay: ``"compress"`` or ``"planned"``.
+
+    Raises:
+        ValueError: if the config is refused.
+    """
+    workflow = running_workflow()
+    parser = workflow.parser
+    if _REFUSED in parser:
+        raise ValueError(parser[_REFUSED])
+    before = repr(parser.get())
+    complete_config(parser, workflow.run_id, overlay)
+    if repr(parser.get()) != before:
+        parser.parse(reset=True)
+
+
+def complete_config(parser: ConfigParser, run_id: str, overlay: str) -> None:
+    """Let a config under an overlay train, or use, the planned network and its file; nothing is built.
 
     In training the best weights are kept in the file, by the rule of the bundle's own ``CheckpointSaver``, else by the
     key metric of its validator. Elsewhere each of its ``CheckpointLoader`` loads the file.
 
     Args:
+        parser: the config, with relative ids resolved.
+        run_id: id of what is run.
         overlay: ``"compress"`` or ``"planned"``.
 
     Raises:
         ValueError: if another file or an override takes back what the overlay sets, or the run trains nothing, or
             trains without the id of the network.
     """
-    workflow = running_workflow()
-    parser, name = workflow.parser, f"overlay/{overlay}.yaml"
-    if _REFUSED in parser:
-        raise ValueError(parser[_REFUSED])
+    name = f"overlay/{overlay}.yaml"
     ours = ConfigParser.load_config_file(str(config_file(name)))
-    before = repr(parser.get())
     if overlay == "planned":
         _take_network(parser, name, ours)
+    elif parser["network_def"] == ours["+network_def"]:
+        raise ValueError(f"no config file has a network_def, which {name} plans: let the bundle's network be that id.")
     if overlay == "compress" or parser.get("scale_roi") is True:
         _check_order(parser, name, ours)
-    network = "network" if overlay == "compress" else "network_def"
-    reached = _run_of(workflow, network)
-    if reached and _trains(parser, workflow.run_id):
-        _keep_best(parser, workflow.run_id, reached)
+    reached = _run_of(parser, run_id, "network" if overlay == "compress" else "network_def")
+    if reached and _trains(parser, run_id):
+        _keep_best(parser, run_id, reached)
         if overlay == "planned" and parser.get("planned_weights") != ours["planned_weights"]:
             raise ValueError(
                 "planned_weights is what evaluation and inference load, and a training would replace it: leave it out, "
@@ -122,13 +141,11 @@ def complete(overlay: str) -> None:
         if overlay == "planned" and parser["starts_with"] is not None:
             parser["starts_with"] = None
     elif reached and overlay == "compress":
-        raise ValueError(f"{workflow.run_id!r} trains nothing: {_named(parser, workflow.run_id)}.")
+        raise ValueError(f"{run_id!r} trains nothing: {_named(parser, run_id) or _FILES}.")
     elif overlay == "planned":
         _load_planned_file(parser)
     if overlay == "compress":
         _find_data(parser, reached or parser.get())
-    if repr(parser.get()) != before:
-        parser.parse(reset=True)
 
 
 def _take_network(parser: ConfigParser, name: str, ours: Mapping[str, Any]) -> None:
@@ -156,28 +173,28 @@ def _check_order(parser: ConfigParser, name: str, ours: Mapping[str, Any]) -> No
         )
 
 
-def _run_of(workflow: ConfigWorkflow, network: str) -> dict[str, Any]:
-    """Return what the run leads to, by id; nothing if the run is empty."""
-    parser, run_id = workflow.parser, workflow.run_id
+def _run_of(parser: ConfigParser, run_id: str, network: str) -> dict[str, Any]:
+    """Return what a run leads to, by id; nothing if it is empty."""
     if run_id not in parser:
-        raise ValueError(f"there is no {run_id!r} in the config files: {_named(parser, run_id)}.")
+        raise ValueError(f"there is no {run_id!r} in the config files: {_named(parser, run_id) or _FILES}.")
     reached = _reached(parser, run_id) if parser[run_id] else {}
     if reached and network not in reached:
+        ways = [*filter(None, [_named(parser, run_id)]), "let the bundle's engines refer to @network"]
         raise ValueError(
             f"{run_id!r} does not lead to the id {network!r}, which the overlay makes the planned network: "
-            f"{_named(parser, run_id)}, or let the bundle's engines refer to @network."
+            f"{', or '.join(ways)}."
         )
     return reached
 
 
 def _named(parser: ConfigParser, run_id: str) -> str:
-    """Return in words which lists of a config run something."""
+    """Return in words which other lists of a config run something; nothing if none does."""
     runs = [
         key
         for key, value in parser.get().items()
         if key != run_id and isinstance(value, list) and any(".run()" in text for text in texts(value))
     ]
-    return f"give --run_id {' or '.join(runs)}" if runs else "name the bundle's own config files before the overlay"
+    return f"give --run_id {' or '.join(runs)}" if runs else ""
 
 
 def _reached(parser: ConfigParser, start: str, through_evaluators: bool = True) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def row_of(folder: Path) -> dict[str, Any]:
         "found_by_trying": "widths" in found,
         "smallest": "-".join(map(str, narrower.get("channels", ()))),
         "smallest_bytes": narrower.get("file_bytes", {}).get("32"),
-        "reason": found.get("reason", found.get("remove", "")),
+        "reason": found.get("reason") or found.get("remove") or found.get("refused", ""),
         "seconds": f"{time.monotonic() - start:.1f}",
     }
 

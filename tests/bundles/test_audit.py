@@ -34,7 +34,10 @@ TRAIN = {
     "device": "$torch.device('cuda')",
     "network_def": UNET,
     "network": "$@network_def.to(@device)",
-    "train": {"dataset": {"_target_": "CacheDataset", "data": "$sorted(glob.glob(@dataset_dir))"}},
+    "train": {
+        "dataset": {"_target_": "CacheDataset", "data": "$sorted(glob.glob(@dataset_dir))"},
+        "trainer": {"_target_": "SupervisedTrainer", "network": "@network"},
+    },
     "validate": {"inferer": WINDOWS},
     "run": ["$@train#trainer.run()"],
 }
@@ -85,10 +88,26 @@ def test_a_window_of_one_length_is_as_long_along_every_axis(bundle):
 
 def test_ids_that_their_commands_need(bundle):
     changed = {key: value for key, value in TRAIN.items() if key not in ("run", "train")}
-    compress, *_ = audit(bundle({**changed, "training": ["$@trainer.run()"]}, name="train.yaml"))["commands"]
+    changed["items"] = {"_target_": "Dataset", "data": "@listed"}
+    training = {
+        "trainer": {"_target_": "SupervisedTrainer", "network": "@network", "train_data_loader": "@loader"},
+        "loader": {"_target_": "DataLoader", "dataset": "@items"},
+        "training": ["$@trainer.run()"],
+    }
+    theirs = {"evaluate.json": {"evaluating": ["$@evaluator.run()"]}, "inference.json": {"run": []}}
+    compress, evaluate, infer = audit(bundle({**changed, **training}, name="train.yaml", **theirs))["commands"]
     assert "--run_id training" in compress
     assert "--complexity_data" not in compress, "the overlay finds what the trainer's loader reads"
     assert "configs/train.yaml" in compress
+    assert evaluate.endswith("--run_id evaluating")
+    assert "--run_id" not in infer
+    training["trainer"]["network"] = "@other"
+    found = audit(bundle({**changed, **training}, name="train.yaml"))
+    assert found["commands"] == []
+    assert (
+        "since overlay/compress.yaml refuses configs/train.yaml: 'training' does not lead to the id 'network'"
+        in (audit_words(found)[-1])
+    )
     inferring = bundle(changed, name="inference.json")
     (inferring / "configs" / "train.yaml").unlink()
     assert audit(inferring)["commands"] == [], "there is nothing that trains"
@@ -192,6 +211,7 @@ def test_what_cannot_be_narrowed_is_counted_at_coarser_scales(bundle):
     assert found["scales"]["4"]["windows"] == 64
     assert "a coarser scale, as above" in " ".join(audit_words(found))
     compress, *_ = found["commands"]
+    assert compress.startswith(f"PYTHONPATH={folder} python -m monai.bundle run"), "where their own class is found"
     assert f"--budget_bytes {found['file_bytes']['8']} --bits_per_weight 8 --scale 2 --scale_roi True" in compress
 
 

@@ -433,10 +433,24 @@ def test_without_a_checkpoint_of_theirs_it_is_the_best_by_the_key_metric_or_the_
 def test_a_bundle_with_a_run_of_another_name_needs_no_override_for_the_file(basic):
     content = json.loads(basic.path("train").read_text())
     content["training"] = content.pop("run")
+    for given, change, said in (
+        ({}, {}, "there is no 'run' in the config files: give --run_id training"),
+        ({"run": []}, {"network_def": None}, "no config file has a network_def, which overlay/compress.yaml plans"),
+    ):
+        theirs = {key: value for key, value in (content | change).items() if value is not None}
+        basic.path("train").write_text(json.dumps(theirs))
+        with pytest.raises(RuntimeError) as raised:
+            basic.compress(**given)
+        assert said in str(root_cause(raised.value))
     basic.path("train").write_text(json.dumps(content))
     with pytest.raises(RuntimeError) as raised:
-        basic.compress()
-    assert "there is no 'run' in the config files: give --run_id training" in str(root_cause(raised.value))
+        run(
+            "training",
+            config_file=[str(basic.path("train")), str(OVERLAY / "compress.yaml")],
+            **basic.overrides,
+            run=[],
+        )
+    assert "--run has no effect beside --run_id training" in str(root_cause(raised.value))
     basic.compress(run_id="training")
     assert os.path.getsize(basic.root / "models" / "compressed.pt") <= basic.budget
 
