@@ -48,7 +48,6 @@ __all__ = [
     "complete_config",
     "load_planned",
     "measure_if_possible",
-    "planned_bits",
     "planned_network",
     "planned_weights",
     "refuse",
@@ -400,11 +399,6 @@ def planned_weights(plan: CompressionPlan, plan_dir: str | os.PathLike) -> str:
     paths = [Path(plan_dir) / weights_name(each, "compressed") for each in formats]
     there = sorted((path for path in paths if path.is_file()), key=os.path.getmtime)
     return str(there[-1] if there else paths[0])
-
-
-def planned_bits(plan: CompressionPlan) -> int:
-    """Return the number of bits at which a plan's budget stores a weight; 32 without one."""
-    return min((each.bits_per_weight for each in plan.constraints if isinstance(each, DiskBudget)), default=32)
 
 
 def planned_network(plan: CompressionPlan, weights: str | os.PathLike | None) -> torch.nn.Module:

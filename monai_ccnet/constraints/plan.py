@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -19,7 +20,7 @@ from monai_ccnet.files import shown
 from monai_ccnet.networks.family import NetworkFamily
 from monai_ccnet.networks.latency import LatencyComparison
 from monai_ccnet.networks.scaling import scale_of
-from monai_ccnet.networks.size import NetworkSize
+from monai_ccnet.networks.size import NetworkSize, disk_bytes
 from monai_ccnet.scales import Scale, resolution_words, scale_words
 from monai_ccnet.values import Value, check_numbers
 
@@ -131,6 +132,11 @@ class CompressionPlan(Value):
         return self.full_size.weights / self.size.weights
 
     @property
+    def bits_per_weight(self) -> int:
+        """Number of bits at which its budget stores a weight; 32 without one."""
+        return min((each.bits_per_weight for each in self.constraints if isinstance(each, DiskBudget)), default=32)
+
+    @property
     def is_extrapolated(self) -> bool:
         """Whether the network is smaller than any that the law was fitted to, so that its prediction may not hold."""
         if self.predicted is None:
@@ -189,8 +195,8 @@ class CompressionPlan(Value):
             else "Plan: the network as it is, since its widths are not known.",
             *self.scale_lines,
             f"Size: {self.size.weights:,} weights instead of {self.full_size.weights:,} "
-            f"({self.compression:.1f}x fewer), a file of {self.size.file_bytes:,} bytes at 32 bits instead of "
-            f"{self.full_size.file_bytes:,}.",
+            f"({self.compression:.1f}x fewer), a file of {self._stored_words}{self.size.file_bytes:,} bytes at 32 bits "
+            f"instead of {self.full_size.file_bytes:,}.",
         ]
         lines += self._budget_lines
         if self.size.macs is not None and self.full_size.macs is not None and self.size.activation_bytes is not None:
@@ -229,6 +235,15 @@ class CompressionPlan(Value):
             if self.assumption is not None:
                 lines.append(self.assumption)
         return "\n".join(lines)
+
+    @property
+    def _stored_words(self) -> str:
+        """The bytes of the file as its budget stores it, where that is at fewer than 32 bits."""
+        if (bits := self.bits_per_weight) >= 32:
+            return ""
+        with contextlib.suppress(ValueError, TypeError):  # a config that builds no network, as a damaged file may hold
+            return f"{disk_bytes(self.network_def, bits):,} bytes at {bits} bits, or "
+        return ""
 
     @property
     def _budget_lines(self) -> list[str]:

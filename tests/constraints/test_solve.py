@@ -591,6 +591,7 @@ def test_a_plan_says_what_its_file_takes_of_the_budget_and_what_the_next_width_n
     plan = compress(UNET, budget)
     needed = disk_bytes(plan.network_def, 8)
     assert f"Of 100,000 bytes at 8 bits it takes {needed:,}; {100_000 - needed:,} are left." in str(plan)
+    assert f"a file of {needed:,} bytes at 8 bits, or {plan.size.file_bytes:,} bytes at 32 bits instead" in str(plan)
     one = {"_target_": "monai.networks.nets.SegResNet", "spatial_dims": 2, "init_filters": 32}
     plan = compress(one, DiskBudget(3_000_000))
     wider = disk_bytes({**one, "init_filters": plan.channels[0] + 8})
