@@ -34,6 +34,7 @@ from monai_ccnet.handlers import KeepBest
 from monai_ccnet.locks import release
 from monai_ccnet.networks import (
     WEIGHTS_FORMATS,
+    WeightsError,
     build_network,
     inner_def,
     load_weights,
@@ -56,6 +57,7 @@ __all__ = [
 
 _REFUSED = "refused"  # id of the message
 _FILES = "name the bundle's own config files before the overlay"
+_TRAINS = ", with overlay/compress.yaml, or give --planned_weights FILE"
 _OWN = "own_network_def"  # id of the bundle's own network, described
 _RULE = {"key_metric_name": None, "key_metric_negative_sign": False, "key_metric_greater_or_equal": False}
 _KEPT, _WRITTEN = "@keep_best", "$@written"
@@ -418,11 +420,11 @@ def planned_network(plan: CompressionPlan, weights: str | os.PathLike | None) ->
     if weights is None:
         return network
     if not os.path.isfile(weights):
-        raise FileNotFoundError(
-            f"there is no {weights}, the weights of the planned network: train it first, with overlay/compress.yaml, "
-            "or give --planned_weights FILE."
-        )
-    load_weights(network, weights)
+        raise FileNotFoundError(f"there is no {weights}, the weights of the planned network: train it first{_TRAINS}.")
+    try:
+        load_weights(network, weights)
+    except WeightsError as error:
+        raise WeightsError(f"{error} For the planned network: train it again{_TRAINS}.") from error
     network.register_load_state_dict_pre_hook(functools.partial(_stay, path=str(weights)))
     print(f"network_def: the planned network, with the {os.path.getsize(weights):,} bytes of {weights}.")
     return network

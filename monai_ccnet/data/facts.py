@@ -146,7 +146,7 @@ def _facts(
 def _stamp(path: str) -> tuple[str, int, int]:
     """Return a path with the size and the time of change of its file, or of the files in it."""
     if not Path(path).exists():
-        raise FileNotFoundError(f"{path} is listed in dataset.json but missing: add it, or remove it from the list.")
+        raise FileNotFoundError(f"{path} is listed as a part of the data set but missing: add it, or {_UNLIST}.")
     stats = [os.stat(each) for each in files_of(path)]
     return path, sum(stat.st_size for stat in stats), sum(stat.st_mtime_ns for stat in stats)
 
@@ -160,7 +160,7 @@ def _read(
     try:
         stored = read_stored(paths, label=is_label, label_values=dict(mapped))
     except (ValueError, OSError) as error:
-        raise ValueError(f"the {what} {error}: replace it, or remove it from dataset.json.") from error
+        raise ValueError(f"the {what} {error}: replace it, or {_UNLIST}.") from error
     low, high, values, content = _numbers(stored, is_label)
     return FileFacts(
         path=name,
@@ -194,6 +194,7 @@ def _numbers(stored: Stored, is_label: bool) -> tuple[float, float, dict[str, in
 
 
 _FEW_FILES, _SMALL = 20, 1_000_000  # bytes; by the first files it is judged whether threads help
+_UNLIST = "remove it from the list, such as dataset.json"
 _FEW = 4096  # values up to here are counted without sorting, about ten times as fast
 
 

@@ -22,7 +22,7 @@ safetensors, _ = optional_import("safetensors.torch")
 
 __all__ = ["WeightsError", "check_archive", "load_weights", "read_tensors", "read_weights"]
 
-_REMEDY = "give a file that save_weights wrote, such as the model.pt of a training run"
+_REMEDY = "give a file that save_weights wrote, or train again"
 
 
 class WeightsError(ValueError):

@@ -549,10 +549,16 @@ def test_their_inference_has_the_budgeted_weights_however_it_loads(form, basic, 
 
 def test_without_the_budgeted_file_nothing_is_evaluated(basic):
     basic.compress()
-    (basic.root / "models" / "compressed.pt").rename(basic.root / "models" / "moved.pt")
+    compressed = (basic.root / "models" / "compressed.pt").rename(basic.root / "models" / "moved.pt")
     with pytest.raises(RuntimeError) as raised:
         basic.run("inference", "planned.yaml")
     assert "the weights of the planned network: train it first" in str(root_cause(raised.value))
+    compressed.with_name("compressed.pt").write_bytes(compressed.read_bytes()[:-100])
+    with pytest.raises(RuntimeError) as raised:
+        basic.run("inference", "planned.yaml")
+    words = str(root_cause(raised.value))
+    assert "was cut off or damaged" in words
+    assert "train it again, with overlay/compress.yaml, or give --planned_weights FILE" in words
     given = str(basic.root / "models" / "moved.pt")
     basic.run("inference", "planned.yaml", planned_weights=given)
     with pytest.raises(RuntimeError) as raised:

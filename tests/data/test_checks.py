@@ -77,7 +77,7 @@ def test_an_image_that_does_not_fit_is_named(item, tmp_path):
     with pytest.raises(ValueError, match=r"image\.png cannot be read .*replace it"):
         check_datalist([item], LABELS)
     (tmp_path / "image.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"image\.png is listed in dataset\.json but missing"):
+    with pytest.raises(FileNotFoundError, match=r"image\.png is listed as a part of the data set but missing"):
         check_datalist([item], LABELS)
 
 
