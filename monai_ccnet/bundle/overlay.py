@@ -88,15 +88,9 @@ def refuse(message: str) -> None:
 
 
 def complete(overlay: str) -> None:
-    """Let the running config train, or use, the planned network and its file, as :func:`complete_config` does.
+    """Do :func:`complete_config` to the running config.
 
     A second call changes nothing, and must not: what is set in a config empties what MONAI has made of it.
-
-    Args:
-        overlay: ``"compress"`` or ``"planned"``.
-
-    Raises:
-        ValueError: if the config is refused.
     """
     workflow = running_workflow()
     parser = workflow.parser
@@ -150,7 +144,7 @@ def complete_config(parser: ConfigParser, run_id: str, overlay: str) -> None:
 
 
 def _take_network(parser: ConfigParser, name: str, ours: Mapping[str, Any]) -> None:
-    """Let ``network_def`` be the planned network, and keep the bundle's own, to compare it with one from elsewhere."""
+    """Let ``network_def`` be the planned network; a plan from elsewhere is compared with the bundle's own."""
     own = parser.get("network_def")
     if own == ours["network_def"]:
         own = network_def_beside(name)
@@ -165,7 +159,7 @@ def _take_network(parser: ConfigParser, name: str, ours: Mapping[str, Any]) -> N
 def _check_order(parser: ConfigParser, name: str, ours: Mapping[str, Any]) -> None:
     """Refuse files and overrides after an overlay that take back what it sets."""
     initialize = parser.get("initialize", [])
-    lost = [key for key in ("network",) if key in ours and parser.get(key) != ours[key]]
+    lost = ["network"] if "network" in ours and parser.get("network") != ours["network"] else []
     lost += [] if all(each in initialize for each in ours["+initialize"]) else ["initialize"]
     if lost:
         raise ValueError(
@@ -363,7 +357,7 @@ def load_planned(plan_dir: str | os.PathLike) -> CompressionPlan:
     Raises:
         FileNotFoundError: if there is none.
         ValueError: if it is damaged, names code of neither MONAI, torch, this package nor the bundle, or is of another
-            bundle: its network has another class, or takes or gives another number of channels or axes.
+            bundle.
     """
     end_with_cause("plan_dir")
     path = Path(plan_dir) / "plan.json"

@@ -41,8 +41,7 @@ def store(
     Args:
         bundle_dir: folder of the bundle.
         output_dir: folder for the file.
-        weights: file of the weights: a state dict, also of a network in ``DistributedDataParallel``, or a checkpoint
-            that holds one; ``models/model.pt`` by default.
+        weights: file of the weights: a state dict, or a checkpoint that holds one; ``models/model.pt`` by default.
         bits_per_weight: number of bits of a stored weight: 16 or 8; 32 writes them without a checkpoint's frame.
         weights_format: format of the file, ``"torch"`` or ``"safetensors"``.
         seed: seed of the input, of normal noise in the shape of the bundle's windows.

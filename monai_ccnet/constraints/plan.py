@@ -239,10 +239,10 @@ class CompressionPlan(Value):
     @property
     def _stored_words(self) -> str:
         """The bytes of the file as its budget stores it, where that is at fewer than 32 bits."""
-        if (bits := self.bits_per_weight) >= 32:
-            return ""
+        bits = self.bits_per_weight
         with contextlib.suppress(ValueError, TypeError):  # a config that builds no network, as a damaged file may hold
-            return f"{disk_bytes(self.network_def, bits):,} bytes at {bits} bits, or "
+            if bits < 32:
+                return f"{disk_bytes(self.network_def, bits):,} bytes at {bits} bits, or "
         return ""
 
     @property
