@@ -25,7 +25,7 @@ from monai_ccnet.scales import Scale, halvings, resolution_words
 __all__ = ["Rung", "Search", "Step", "Training", "next_step"]
 
 _IMAGES = 30  # of a test part on which the law's noise was measured; fewer held-out images scatter more
-_PRICE = 10.0  # in logs of the size, of as many multiply-adds as one training of the full-size network takes
+_PRICE = 13.0  # in logs of the size, of as many multiply-adds as one training of the full-size network takes
 _LEAST_HOPE = 0.2  # probability that a finer scale gains, at which it is still tried
 _SHARE_OF_WIDEST = 0.17  # of the most cost, that one training of the wide network may take
 _LEAST_VALUE = 0.01  # in logs of the size, of the time that any training takes
@@ -292,18 +292,15 @@ def _choose(search: Search, trainings: Sequence[Training], known: _Known, left: 
 
 def _sure(search: Search, trainings: Sequence[Training], known: _Known) -> dict[Rung, float]:
     """Return the probability that each rung that was trained, and learned, is good enough."""
-    trained = dict.fromkeys(training.rung for training in trainings)
-    found = {}
-    for rung in trained:
-        runs = _runs(trainings, rung)
-        if _learned(runs) and rung.scale in known.tried:
-            found[rung] = _good_enough(search, trainings, known, rung) * _learning(search, trainings, rung)
-    widths = {training.rung.width for training in _learned(trainings) if training.rung.scale == known.best}
     is_repeated = any(training.seed for training in trainings)
-    if (
-        len(widths) < 2 or not is_repeated
-    ):  # what is lost with width, or how trainings scatter, is the prior's word alone
-        found = {rung: min(each, 0.99 * search.confidence) for rung, each in found.items()}
+    found = {}
+    for rung in dict.fromkeys(training.rung for training in _learned(trainings)):
+        if rung.scale in known.tried:
+            widths = {training.rung.width for training in _learned(trainings) if training.rung.scale == rung.scale}
+            sure = _good_enough(search, trainings, known, rung) * _learning(search, trainings, rung)
+            if len(widths) < 2 or not is_repeated:  # how much is lost, or scatters, is the prior's word alone
+                sure = min(sure, 0.99 * search.confidence)
+            found[rung] = sure
     return found
 
 

@@ -225,3 +225,14 @@ def test_a_wide_network_at_the_best_scale_is_always_among_those_trained():
     images = Images(np.random.default_rng(11), {4: 0.7, 2: 0.8, 1: 0.7}, noise=0.004)
     _, trainings = searched(search_of(), images.train)
     assert max(training.rung.width for training in trainings if training.rung.scale == 2) >= 16
+
+
+def test_a_claim_rests_on_the_widths_at_its_own_scale():
+    search = search_of(scales=(2, 1))
+    narrow, wide = rungs_at(1)[1], rungs_at(1)[-1]
+    found = [Training(rungs_at(2)[1], seed, 0.802) for seed in (0, 1)]
+    found += [Training(narrow, seed, 0.80) for seed in (0, 1)]
+    found += [Training(wide, seed, 0.86) for seed in (0, 1)]
+    step = next_step(replace(search, most_cost=cost(found)), found)
+    assert step.chosen == wide
+    assert step.probability > search.confidence
