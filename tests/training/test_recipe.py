@@ -130,6 +130,11 @@ def test_the_divisor_of_a_network_is_found():
 
     assert network_divisor(build_network(unet)) == (4, 4)
     assert network_divisor(AtScale(build_network(unet), 2)) == (4, 4)
+    for name in ("PlainUNet", "UCUNet", "CUMedVision"):  # ours say what would be found
+        ours = build_network({"_target_": f"monai_ccnet.networks.{name}", "channels": [2, 2, 2]})
+        said = network_divisor(ours)
+        ours.__class__ = type(name, (type(ours),), {"__module__": "mine"})
+        assert network_divisor(ours) == said
 
 
 def test_what_was_asked_for_is_said(capsys, monkeypatch):
