@@ -7,7 +7,9 @@ the difference between the merged config and its files.
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 import inspect
 import re
 import sys
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from monai.bundle.config_parser import ConfigParser
-from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS, merge_kv
 from monai.bundle.workflows import ConfigWorkflow
 from monai.utils import ensure_tuple
 
@@ -33,6 +35,7 @@ __all__ = [
     "describe_network",
     "end_with_cause",
     "given_to_training",
+    "load_config",
     "named_networks",
     "network_def_beside",
     "read_parts",
@@ -51,6 +54,16 @@ _REFERENCE = re.compile(r"@(\w+)")
 def config_file(name: str) -> Path:
     """Return the path of one of the bundle's configs, such as ``"train.yaml"``."""
     return bundle_root() / "configs" / name
+
+
+def load_config(file: str | Path) -> dict[str, Any]:
+    """Return the config of a file as MONAI loads it; the same text is parsed once by a process."""
+    return copy.deepcopy(_loaded(str(file), Path(file).read_bytes()))
+
+
+@functools.lru_cache(maxsize=32)
+def _loaded(file: str, content: bytes) -> dict[str, Any]:
+    return ConfigParser.load_config_file(file)
 
 
 def running_workflow() -> ConfigWorkflow:
@@ -157,7 +170,7 @@ def given_to_training(*names: str) -> dict[str, Any]:
             own, and so are the network, the recipe's name, the seed, and where data and results are.
     """
     files = [str(config_file(name)) for name in names]
-    known, own = _merged([str(config_file("train.yaml"))]), ConfigParser.load_config_file(files[-1])
+    known, own = _merged([str(config_file("train.yaml"))]), load_config(files[-1])
     own_ids = {*own, *_OWN}
     return {
         key: value
@@ -252,7 +265,7 @@ def named_networks() -> list[str]:
 
     Those that are of none of the places that a file may name anyway are printed.
     """
-    named = sorted(set().union(*(named_in(ConfigParser.load_config_file(file)) for file in _named_files())))
+    named = sorted(set().union(*(named_in(load_config(file)) for file in _named_files())))
     own = [
         name for name in named if "." in name and not name.startswith(("monai.", "monai_ccnet.", "torch.", "ignite."))
     ]
@@ -323,7 +336,7 @@ def _merged(files: Iterable[str]) -> dict[str, Any]:
     """Return all ids of some files with their values, of files that lie over others too."""
     merged: dict[str, Any] = {}
     for file in files:
-        for key, value in ConfigParser.load_config_file(file).items():
+        for key, value in load_config(file).items():
             first, _, rest = key.lstrip("+").replace("#", "::").partition("::")
             if rest:
                 section = merged.setdefault(first, {})
@@ -337,7 +350,10 @@ def _merged(files: Iterable[str]) -> dict[str, Any]:
 
 def _plain(files: list[str]) -> dict[str, Any]:
     """Return the config of some files as a parser holds it once it was parsed."""
-    parser = ConfigParser(ConfigParser.load_config_files(files))
+    parser = ConfigParser({})
+    for file in files:
+        for key, value in load_config(file).items():
+            merge_kv(parser, key, value)
     parser.resolve_macro_and_relative_ids()
     return parser.get()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from monai.bundle.config_parser import ConfigParser
 
-from monai_ccnet.configs import resolved, running_workflow, take_over
+from monai_ccnet.configs import load_config, resolved, running_workflow, take_over
 from monai_ccnet.data.folder import safe_name
 from monai_ccnet.data.images import as_paths
 from monai_ccnet.data.reading import DataReading
@@ -109,7 +109,7 @@ def recipe_of(config: Mapping[str, Any], ids: Sequence[str]) -> dict[str, Any]:
 
 def asked_of(parser: ConfigParser, network_def: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a run is asked for, in JSON types: the network, the data, the recipe, and its settings for others."""
-    ids = ConfigParser.load_config_file(str(Path(_config_root(parser)) / "train.yaml"))
+    ids = load_config(Path(_config_root(parser)) / "train.yaml")
     data = parser.get_parsed_content("data")
     recipe = recipe_of(resolved(parser), list(ids))
     used = {key: parser.get_parsed_content(key) for key in _PLANNED}

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from joblib import Parallel, delayed, parallel_config
-from monai.bundle.config_parser import ConfigParser
 from tqdm.auto import tqdm
 
 from monai_ccnet.complexity.ceiling import measure_ceiling
-from monai_ccnet.configs import check_recipe
+from monai_ccnet.configs import check_recipe, load_config
 from monai_ccnet.constraints import family_of, working_scale
 from monai_ccnet.data.folder import DatasetFolder, open_dataset, safe_name
 from monai_ccnet.data.reading import DataReading, common_spacing, read_dataset
@@ -91,7 +90,7 @@ def plan_trials(
         ValueError: if two data sets have the same name.
     """
     check_recipe({key: value for key, value in recipe.items() if key != "network_def"})
-    train = ConfigParser.load_config_file(str(Path(bundle_root) / "configs" / "train.yaml"))
+    train = load_config(Path(bundle_root) / "configs" / "train.yaml")
     config = recipe_of(train, list(train))
     trials: list[Trial] = []
     names: dict[str, Path] = {}

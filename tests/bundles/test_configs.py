@@ -9,6 +9,7 @@ from monai.bundle import ConfigParser
 
 import monai_ccnet
 from monai_ccnet.__main__ import VERBS, settings_of, settings_page
+from monai_ccnet.configs import load_config
 from monai_ccnet.settings import SETTINGS, check_value
 
 CONFIGS = monai_ccnet.bundle_root() / "configs"
@@ -107,6 +108,17 @@ def test_every_plain_setting_is_in_the_table_and_as_it_says(name):
         if not isinstance(value, (dict, list)) or key in SETTINGS:
             assert key in SETTINGS, f"{name} has {key}"
             assert check_value(key, value) == value
+
+
+def test_a_config_is_parsed_once_and_a_changed_file_is_seen(tmp_path, monkeypatch):
+    file, loads = tmp_path / "a.yaml", []
+    load = ConfigParser.load_config_file
+    monkeypatch.setattr(ConfigParser, "load_config_file", lambda path: loads.append(path) or load(path))
+    for text in ("a: [1]", "a: [2]"):
+        file.write_text(text)
+        load_config(file)["a"].append(3)  # of a copy
+        assert load_config(file) == load(file)
+    assert len(loads) == 2
 
 
 def test_every_setting_of_the_table_is_one_of_a_verb_or_an_overlay():
