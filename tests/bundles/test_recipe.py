@@ -46,7 +46,13 @@ def test_the_loader_gives_plain_tensors_and_metadata_are_tracked_elsewhere(disks
     assert type(batch["image"]) is type(batch["label"]) is torch.Tensor
     assert batch["image"].shape == (found("batch_size"), 1, *found("patch_size"))
     assert get_track_meta()
+    assert not found("train#dataset").copy_cache
     assert "filename_or_obj" in next(iter(found("test#dataloader")))["image"].meta
+
+
+def test_a_cache_is_copied_where_something_else_than_ours_follows(disks_2d, tmp_path):
+    found = begin(disks_2d, tmp_path, scale=1, **{"train#preprocessing#transforms": "$@train#deterministic_transforms"})
+    assert found("train#dataset").copy_cache
 
 
 @pytest.mark.parametrize(("symmetry", "moved"), [("all", [True, True, True]), ("mirror", [True, False, False])])
