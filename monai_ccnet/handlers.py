@@ -244,11 +244,12 @@ class KeepBest:
     """Keep the weights of the best epoch, at any number of bits: beside a file, which they replace at the end.
 
     Attached to a MONAI evaluator, it takes the key metric, and the evaluator's own comparison or the rule of a
-    ``CheckpointSaver``; a score that is no number never replaces one that is. Attached to a trainer, it raises an error
-    if another network is trained.
+    ``CheckpointSaver``; a score that is no number never replaces one that is. Where the evaluator holds a copy of the
+    network, such as a moving average, the copy is kept. Attached to a trainer, it raises an error if another network is
+    trained.
 
     Args:
-        network: network that is trained; the trainer may hold it wrapped.
+        network: network that is trained; the engines may hold it wrapped.
         path: path of the file, as in :func:`~monai_ccnet.networks.save_weights`.
         bits_per_weight: number of bits of a stored weight.
         rule: ``key_metric_name``, ``key_metric_negative_sign`` and ``key_metric_greater_or_equal``, as MONAI's
@@ -271,6 +272,8 @@ class KeepBest:
         self.rule = rule
         self.in_training = in_training
         self.best: float | None = None
+        self.trainer: Engine | None = None  # that runs
+        self.judged: Engine | None = None  # the trainer whose network was the best so far
         self.is_trained: bool | None = None  # None without a trainer of MONAI's
         self.words = "after the last epoch, since no key metric was validated"
 
@@ -290,6 +293,7 @@ class KeepBest:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def _check(self, engine: Engine) -> None:
+        self.trainer = engine
         held = getattr(engine, "network", self.network)
         if not any(module is self.network for module in held.modules()):
             raise ValueError(
@@ -309,9 +313,24 @@ class KeepBest:
             return  # as MONAI's own, which warns
         score = float(metric) * (-1 if rule.get("key_metric_negative_sign") else 1)  # type: ignore[arg-type]
         if self._is_better(engine, score):
-            self.best = score
-            self.words = f"after epoch {engine.state.epoch}, the best by {name} ({float(metric):.4g})"  # type: ignore[arg-type]
-            self._write()
+            self.best, self.judged = score, self.trainer
+            network, of = self._validated(engine)
+            self.words = f"after epoch {engine.state.epoch}, the best by {name} ({float(metric):.4g}){of}"  # type: ignore[arg-type]
+            self._write(network)
+
+    def _validated(self, engine: Engine) -> tuple[torch.nn.Module, str]:
+        """Return the network that an engine validates, and a word if it is a copy of the one that is trained."""
+        held = getattr(engine, "network", self.network)
+        shapes = _shapes(self.network)
+        if any(module is self.network for module in held.modules()):
+            return self.network, ""
+        for module in held.modules():
+            if type(module) is type(self.network) and _shapes(module) == shapes:
+                return module, " of the copy that is validated"
+        raise ValueError(
+            f"the validator's network, a {type(held).__name__}, is neither the planned one nor a copy of it: let it "
+            "refer to the id network of the config."
+        )
 
     def _is_better(self, engine: Engine, score: float) -> bool:
         if self.best is None or math.isnan(score) or math.isnan(self.best):
@@ -320,9 +339,9 @@ class KeepBest:
             return score >= self.best if self.rule.get("key_metric_greater_or_equal") else score > self.best
         return bool(engine.metric_cmp_fn(score, self.best))  # type: ignore[attr-defined]
 
-    def _write(self) -> None:
+    def _write(self, network: torch.nn.Module) -> None:
         if self.first_process:
-            save_weights(self.network, self.best_so_far, self.bits_per_weight)
+            save_weights(network, self.best_so_far, self.bits_per_weight)
 
     def finish(self) -> None:
         """Put the best weights in the place of the file: those of the last epoch if no other was kept.
@@ -335,9 +354,15 @@ class KeepBest:
                 f"nothing was trained, so that {self.path} is not written: give training items, and at least one epoch."
             )
         if self.best is None:
-            self._write()
+            self._write(self.network)
+        elif self.judged is not self.trainer:
+            self.words += "; a training that came after it was never validated, and its weights are not in the file"
         if self.first_process:
             os.replace(self.best_so_far, self.path)
+
+
+def _shapes(network: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: each.shape for name, each in network.state_dict().items() if isinstance(each, torch.Tensor)}
 
 
 class LoadWeights:

@@ -123,6 +123,8 @@ def complete_config(parser: ConfigParser, run_id: str, overlay: str) -> None:
         _take_network(parser, name, ours)
     elif parser["network_def"] == ours["+network_def"]:
         raise ValueError(f"no config file has a network_def, which {name} plans: let the bundle's network be that id.")
+    elif isinstance(own := parser["network_def"], Mapping) and own != as_described(own):
+        parser["network_def"] = as_described(own)
     if overlay == "compress" or parser.get("scale_roi") is True:
         _check_order(parser, name, ours)
     reached = _run_of(parser, run_id, "network" if overlay == "compress" else "network_def")
@@ -193,17 +195,27 @@ def _named(parser: ConfigParser, run_id: str) -> str:
 
 
 def _reached(parser: ConfigParser, start: str, through_evaluators: bool = True) -> dict[str, Any]:
-    """Return the config at an id and all that it leads to by references, by id."""
+    """Return the config at an id and all that it leads to by references, by id.
+
+    Without ``through_evaluators`` what evaluators hold, and checkpoints are loaded into, is left out.
+    """
     found: dict[str, Any] = {}
     ahead = [start]
     while ahead:
         name = ahead.pop()
         if name not in found and name in parser:
-            found[name] = parser[name]
-            if _is_evaluator(found[name]) and not through_evaluators:
-                continue
-            ahead += [each for text in texts(parser[name]) for each in ReferenceResolver.match_refs_pattern(text)]
+            found[name] = parser[name] if through_evaluators else _without_evaluators(parser[name])
+            ahead += [each for text in texts(found[name]) for each in ReferenceResolver.match_refs_pattern(text)]
     return found
+
+
+def _without_evaluators(config: Any) -> Any:
+    """Return a config without the evaluators and the loaders of checkpoints in it."""
+    if isinstance(config, Mapping):
+        if "_target_" in config and (_is_evaluator(config) or _is(config, "CheckpointLoader")):
+            return None
+        return {key: _without_evaluators(each) for key, each in config.items()}
+    return [_without_evaluators(each) for each in config] if isinstance(config, list) else config
 
 
 def _components(configs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -340,7 +352,7 @@ def measure_if_possible() -> None:
         if floors or given or law.settings or rule == "complexity" or not isinstance(root_cause(error), ValueError):
             raise
         print(f"Not measured, and the budget needs no complexity: {root_cause(error)}")
-        parser["complexity"] = None
+        parser.ref_resolver.resolved_content["complexity"] = None  # a new config would undo what was built before
 
 
 def assumed(law: Law, complexity: ComplexityProfile | None) -> Law:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ignite.engine import Engine
 
 from monai_ccnet import figures
 from monai_ccnet.complexity import (
@@ -269,9 +270,20 @@ def scale_windows(scale: int | Sequence[int]) -> None:
     the ids that these refer to. What changed is printed.
 
     Raises:
-        ValueError: if there is none, so that the bundle's own ids have to be given.
+        ValueError: if there is none, or what was built before would be built anew, so that the bundle's own ids have to
+            be given.
     """
     parser = running_workflow().parser
+    built = [
+        name
+        for name, each in parser.ref_resolver.resolved_content.items()
+        if isinstance(each, (torch.nn.Module, Engine))
+    ]
+    if built:
+        raise ValueError(
+            f"scale_roi comes too late for {', '.join(built)}, which the bundle's own initialize has built: give its "
+            "own ids for crops and windows instead, multiplied by the scale."
+        )
     found = dict(_windows(parser.get()))
     places = {str(value)[1:] if str(value).startswith("@") else place for place, value in found.items()}
     changed = []

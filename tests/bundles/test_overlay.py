@@ -588,6 +588,62 @@ def test_a_plan_of_another_bundle_is_refused_with_both_networks(basic, tmp_path)
         assert said in str(root_cause(raised.value))
 
 
+def _edit(bundle, config, **changed):
+    content = json.loads(bundle.path(config).read_text())
+    bundle.path(config).write_text(json.dumps(content | changed))
+
+
+def _weights(path):
+    return torch.load(path, weights_only=True)
+
+
+def test_what_their_initialize_does_to_the_network_stays(basic):
+    constant = "$[torch.nn.init.constant_(each, 0.125) for each in @network.parameters()]"
+    _edit(basic, "train", initialize=["$import torch", constant])
+    basic.compress(**{"optimizer#lr": 0.0})
+    found = _weights(basic.root / "models" / "compressed.pt")
+    assert all((found[name] == 0.125).all() for name in found if name.endswith(("weight", "bias")))
+    with pytest.raises(RuntimeError) as raised:
+        basic.compress(scale=2, scale_roi=True, plan_dir=str(basic.root / "coarse"))
+    assert "scale_roi comes too late for " in str(root_cause(raised.value))
+
+
+def test_the_copy_of_the_network_that_is_validated_is_kept(basic):
+    content = json.loads(basic.path("train").read_text())
+    content["validate"]["evaluator"]["network"] = "@average"
+    _edit(basic, "train", average={"_target_": "copy.deepcopy", "x": "@network"}, validate=content["validate"])
+    parser = basic.compress()
+    kept = _weights(basic.root / "models" / "compressed.pt")
+    held = (parser.get_parsed_content(name) for name in ("average", "network"))
+    averaged, trained = (getattr(each, "module", each).state_dict() for each in held)  # several processes wrap
+    assert all(torch.equal(kept[name], averaged[name]) for name in kept)
+    assert not all(torch.equal(kept[name], trained[name]) for name in kept)
+    content["validate"]["evaluator"]["network"] = "$torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1))"
+    _edit(basic, "train", validate=content["validate"])
+    with pytest.raises(RuntimeError) as raised:
+        basic.compress()
+    assert "the validator's network, a Sequential, is neither the planned" in str(root_cause(raised.value))
+
+
+def test_a_training_that_nothing_validates_afterwards_is_said(basic, capsys):
+    content = json.loads(basic.path("train").read_text())
+    later = {**content["train"]["trainer"], "train_handlers": []}
+    _edit(basic, "train", later=later, run=[*content["run"], "$@later.run()"])
+    basic.compress()
+    assert "; a training that came after it was never validated, and its weights are not in" in capsys.readouterr().out
+
+
+def test_an_evaluation_that_knows_an_optimizer_is_no_training(basic):
+    basic.compress()
+    written = (basic.root / "models" / "compressed.pt").read_bytes()
+    (basic.root / "models" / "model.pt").unlink()
+    loader = {**_loader("$@ckpt_dir"), "load_dict": {"model": "@network", "opt": "@optimizer"}}
+    attached = ["$[each.attach(@validate#evaluator) for each in @loaders]", "$@validate#evaluator.run()"]
+    basic.path("evaluate").write_text(json.dumps({"validate#handlers": [], "loaders": [loader], "run": attached}))
+    basic.run("train", "evaluate", "planned.yaml")
+    assert (basic.root / "models" / "compressed.pt").read_bytes() == written
+
+
 def test_training_items_are_found_where_their_loader_takes_them(basic):
     content = json.loads(basic.path("train").read_text().replace("train#dataset", "train_set"))
     content["train_set"] = content["train"].pop("dataset")
