@@ -164,9 +164,10 @@ def narrow_nnunet(
 ) -> CompressionPlan:
     """Write a plans file with narrower networks beside an nnU-Net plans file, which stays as it is.
 
-    The new file differs in ``features_per_stage`` of one configuration and in ``plans_name``; preprocessed data are
-    shared. A disk budget counts the network's state dict as :func:`~monai_ccnet.networks.save_weights` writes it;
-    nnU-Net's own checkpoint holds an optimizer too.
+    The new file differs in ``features_per_stage`` of one configuration and in ``plans_name``; configurations that
+    inherit from it get their former architecture written out. Preprocessed data are shared. A disk budget counts the
+    network's state dict as :func:`~monai_ccnet.networks.save_weights` writes it; nnU-Net's own checkpoint holds an
+    optimizer too.
 
     Args:
         plans_file: path of the plans file.
@@ -206,8 +207,12 @@ def narrow_nnunet(
     changed = copy.deepcopy(dict(plans))
     changed["plans_name"] = named
     holder = changed["configurations"][configuration]
+    architecture = _settings(plans, configuration)["architecture"]
+    for each in changed["configurations"].values():  # those that inherit it keep it as it was
+        if isinstance(each, dict) and each.get("inherits_from") == configuration:
+            each.setdefault("architecture", architecture)
     # Where it is inherited, the narrowed one is this configuration's own.
-    holder["architecture"] = copy.deepcopy(_settings(plans, configuration)["architecture"])
+    holder["architecture"] = copy.deepcopy(architecture)
     holder["architecture"]["arch_kwargs"]["features_per_stage"] = list(plan.channels)
     if beside.exists() and not force and read_json(beside, "delete it") != changed:
         raise FileExistsError(f"{beside} is there already and differs: give another --plans_name, or --force true.")

@@ -67,15 +67,17 @@ def plans_file(tmp_path):
     return path
 
 
-def test_the_new_file_differs_in_its_widths_and_name_alone(plans_file):
+def test_the_new_file_differs_in_name_and_in_the_widths_of_the_asked_configuration_alone(plans_file):
     plan = narrow_nnunet(plans_file, budget_bytes=200_000)
     name = f"nnUNetPlans_ccnet_3d_fullres_{'-'.join(map(str, plan.channels))}"
     new = json.loads(plans_file.with_name(f"{name}.json").read_text())
     assert json.loads(plans_file.read_text()) == PLANS
     expected = copy.deepcopy(PLANS)
     expected["plans_name"] = name
+    expected["configurations"]["3d_cascade"]["architecture"] = PLANS["configurations"]["3d_fullres"]["architecture"]
     expected["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"] = list(plan.channels)
     assert new == expected
+    assert nnunet_network_def(new, "3d_cascade", DATASET) == nnunet_network_def(PLANS, "3d_cascade", DATASET)
     assert plan.size.input_shape == (2, 2, 8, 16, 16)
     assert plan.family.divisor == (2, 4, 4)
 
