@@ -310,11 +310,14 @@ def _known(network: Mapping[str, Any], windows: _Windows, labels: LabelCeiling |
     ]
     if found["narrower"][0]["saves"] < _SAVES:
         found["smaller"] = smaller_ones(network)
+    smallest = found["narrower"][0]["file_bytes"]
+    bits = min(smallest, key=smallest.__getitem__)  # a tiny network may take more at 8 bits than at 16
     return {
         **found,
         "full_channels": list(family.channels),
         "argument": family.argument if isinstance(family.argument, str) else list(family.argument),
-        "budgets": [narrower[0][1]["8"], found["file_bytes"]["32"]],
+        "budgets": [smallest[bits], found["file_bytes"]["32"]],
+        "least_bits": int(bits),
     }
 
 
@@ -433,7 +436,7 @@ def audit_words(found: Mapping[str, Any]) -> list[str]:
             for each in found["narrower"]
         ]
         least, most = found["budgets"]
-        lines.append(f"Budgets that it can meet: from {least:,} bytes (8 bits) to {most:,}.")
+        lines.append(f"Budgets that it can meet: from {least:,} bytes ({found['least_bits']} bits) to {most:,}.")
         if (saved := found["narrower"][0]["saves"]) < _SAVES:
             smaller = f": {words}" if (words := smaller_words(found["smaller"])) else ""
             lines.append(

@@ -74,10 +74,12 @@ def test_a_known_network_with_its_own_windows(bundle):
     narrowed = {**UNET, "channels": steps[-1]["channels"]}
     assert steps[-1]["file_bytes"]["8"] == disk_bytes(narrowed, 8)
     assert build_network(narrowed)
-    assert found["budgets"] == [smallest["file_bytes"]["8"], found["file_bytes"]["32"]]
+    assert smallest["file_bytes"]["16"] < smallest["file_bytes"]["8"]  # it is tiny
+    assert (found["budgets"], found["least_bits"]) == ([smallest["file_bytes"]["16"], found["file_bytes"]["32"]], 16)
     words = audit_words(found)
     assert words[0].startswith("Trusted, since it was named")
     assert any("4 windows of 32 x 32 x 16" in line for line in words)
+    assert any(f"from {found['budgets'][0]:,} bytes (16 bits) to " in line for line in words)
     assert [line for line in words if "overlay/compress.yaml" in line and "--budget_bytes N" in line]
 
 
