@@ -49,7 +49,7 @@ def store(
 
     Returns:
         Bytes before and after, the largest and the mean absolute difference of the answers relative to their standard
-        deviation, and the share of pixels whose class changes, in JSON types.
+        deviation, and the share of pixels (of a classifier: images) whose class changes, in JSON types.
 
     Raises:
         FileNotFoundError: if there is no such bundle or file.
@@ -89,11 +89,14 @@ def store(
         **_difference(network, again, shape, seed),
     }
     write_json(Path(output_dir) / "stored.json", found)
+    changed = ""
+    if "classes_changed" in found:
+        changed = f"; {found['classes_changed']:.3%} of {found['classes_of']} change their class"
     print(
         f"{path}: {written:,} bytes at {bits_per_weight} bits, {source.name} has {found['bytes_before']:,}. On noise "
         f"of {' x '.join(map(str, found['input_shape']))} answers change by {found['mean_difference']:.2%} of their "
-        f"standard deviation on average, {found['largest_difference']:.2%} at most, and {found['classes_changed']:.3%} "
-        "of pixels change their class. On images that may be more or less: evaluate before use."
+        f"standard deviation on average, {found['largest_difference']:.2%} at most{changed}. "
+        "On images that may be more or less: evaluate before use."
     )
     return found
 
@@ -122,18 +125,18 @@ def _difference(one: torch.nn.Module, other: torch.nn.Module, shape: tuple[int, 
     with torch.no_grad():
         before, after = (_first(network(images)) for network in (one, other))
     difference, spread = (after - before).abs(), max(float(before.std()), 1e-12)
-    changed = 0.0
-    if before.dim() > 2 and before.shape[1] > 1:
-        changed = float((before.argmax(dim=1) != after.argmax(dim=1)).float().mean())
-    elif before.dim() > 2:
-        changed = float(((before > 0) != (after > 0)).float().mean())
+    changed: dict[str, Any] = {}
+    if before.dim() > 2 or (before.dim() == 2 and before.shape[1] > 1):
+        classes = [each.argmax(dim=1) if each.shape[1] > 1 else each > 0 for each in (before, after)]
+        changed["classes_changed"] = float((classes[0] != classes[1]).float().mean())
+        changed["classes_of"] = "pixels" if before.dim() > 2 else "images"
     if not math.isfinite(float(difference.max())):
         raise WeightsError("the network answers what is not finite: its weights cannot be compared.")
     return {
         "input_shape": list(images.shape),
         "mean_difference": float(difference.mean()) / spread,
         "largest_difference": float(difference.max()) / spread,
-        "classes_changed": changed,
+        **changed,
     }
 
 

@@ -62,6 +62,22 @@ def test_the_verb_and_a_file_of_ones_own(bundle, tmp_path, capsys):
     assert "name the bundle" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("answers", "said"), [("amax((2, 3))", "images"), ("flatten()", None)])
+def test_classes_are_of_images_for_a_classifier_and_unsaid_for_other_answers(bundle, tmp_path, capsys, answers, said):
+    (bundle / f"answers_{said}.py").write_text(
+        "from torch.nn import Conv2d\nclass Answering(Conv2d):\n    def forward(self, images):\n"
+        f"        return super().forward(images).{answers}\n"
+    )
+    network_def = {"_target_": f"answers_{said}.Answering", "in_channels": 1, "out_channels": 2, "kernel_size": 1}
+    (bundle / "configs" / "train.json").write_text(json.dumps({"network_def": network_def, "inferer": WINDOWS}))
+    state = {"weight": torch.zeros(2, 1, 1, 1), "bias": torch.tensor([1.0, 1.0001])}  # as one at 16 bits
+    torch.save(state, bundle / "models" / "model.pt")
+    found = store(bundle, tmp_path / "out", bits_per_weight=16)
+    assert (found.get("classes_changed"), found.get("classes_of")) == (1.0 if said else None, said)
+    assert ("; 100.000% of images change their class. On" in (words := capsys.readouterr().out)) == bool(said)
+    assert ("change their class" in words) == bool(said)
+
+
 def test_weights_of_another_network_or_none_are_refused_and_nothing_is_written(bundle, tmp_path):
     other = tmp_path / "other.pt"
     torch.save(build_network({**UNET, "channels": [4, 8]}).state_dict(), other)
