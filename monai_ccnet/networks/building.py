@@ -217,9 +217,10 @@ def class_of(target: str) -> type[torch.nn.Module]:
     name = target if "." in target else str(ConfigComponent(config={"_target_": target}).resolve_module_name())
     found = pydoc.locate(name) if "." in name else None  # a name without dots could be any module in the folder
     if not (inspect.isclass(found) and issubclass(found, torch.nn.Module)):
-        raise ValueError(
-            f"{shown(target)} is not a torch.nn.Module: check the name, and that its package can be imported."
-        )
+        remedy = "check the name, and that its package can be imported."
+        if inspect.isfunction(found):
+            remedy = "it is a function. Name the class that it builds instead, with its arguments."
+        raise ValueError(f"{shown(target)} is not a torch.nn.Module: {remedy}")
     if ("." not in target or target.startswith(TRUSTED)) and not f"{found.__module__}.".startswith(TRUSTED):
         raise ValueError(f"{shown(target)} leads to {found.__module__}, which is no place of networks.")
     return found

@@ -171,7 +171,11 @@ def test_networks_are_built_where_and_as_asked():
     ("network_def", "message"),
     [
         ({"_target_": "os.system", "command": "false"}, "not a torch.nn.Module"),
-        ({"_target_": "NoSuchNetwork"}, "not a torch.nn.Module"),
+        ({"_target_": "NoSuchNetwork"}, "not a torch.nn.Module: check the name"),
+        (
+            {"_target_": "monai.networks.nets.resnet18"},
+            "Module: it is a function. Name the class that it builds",
+        ),
         ({**PLAIN, "channels": "@channels"}, "resolve references first"),
         ({**PLAIN, "act": "$__import__('os').system('false')"}, "resolve references first"),
         ({**PLAIN, "act": {"_target_": "os.system", "command": "false"}}, "not a torch.nn.Module"),
