@@ -254,7 +254,9 @@ def _trains(parser: ConfigParser, run_id: str) -> bool:
 def _keep_best(parser: ConfigParser, run_id: str, reached: Mapping[str, Any]) -> None:
     """Let a training keep its best weights: by the rule of its own checkpoint, else by its validator's key metric."""
     trainers = _trainers(reached)
-    validators = _validators(parser, trainers)
+    attached = _components({**_reached(parser, "initialize"), **reached})  # also to trainers that do not name them
+    handlers = [place for place, each in attached.items() if "validator" in each]
+    validators = _validators(parser, [*trainers, *handlers])
     savers = {place: _saver(parser, place) for place in [*validators, *(() if validators else trainers)]}
     judge = next((place for place, saver in savers.items() if saver), next(iter(validators), None))
     keeping, saver = parser["keep_best"], savers.get(str(judge))
@@ -288,9 +290,9 @@ def _find_data(parser: ConfigParser, reached: Mapping[str, Any]) -> None:
     )
 
 
-def _validators(parser: ConfigParser, trainers: Sequence[str]) -> list[str]:
-    """Return the ids of the engines that trainers lead to, and so validate during a training."""
-    found = [item for place in trainers for item in _components(_reached(parser, place)).items()]
+def _validators(parser: ConfigParser, places: Sequence[str]) -> list[str]:
+    """Return the ids of the engines that trainers and handlers lead to, and so validate during a training."""
+    found = [item for place in places for item in _components(_reached(parser, place)).items()]
     return list(dict.fromkeys(place for place, each in found if _is_evaluator(each)))
 
 

@@ -124,7 +124,7 @@ def _difference(one: torch.nn.Module, other: torch.nn.Module, shape: tuple[int, 
     images = torch.randn((1, *shape[1:]), generator=generator)
     with torch.no_grad():
         before, after = (_first(network(images)) for network in (one, other))
-    difference, spread = (after - before).abs(), max(float(before.std()), 1e-12)
+    difference, spread = (after - before).abs(), max(float(before.std() if before.numel() > 1 else before.abs()), 1e-12)
     changed: dict[str, Any] = {}
     if before.dim() > 2 or (before.dim() == 2 and before.shape[1] > 1):
         classes = [each.argmax(dim=1) if each.shape[1] > 1 else each > 0 for each in (before, after)]

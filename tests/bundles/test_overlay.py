@@ -608,6 +608,16 @@ def test_what_their_initialize_does_to_the_network_stays(basic):
     assert "scale_roi comes too late for " in str(root_cause(raised.value))
 
 
+def test_a_validation_that_their_initialize_attaches_judges(basic, capsys):
+    content = json.loads(basic.path("train").read_text())
+    (handler,) = content["train"].pop("handlers")
+    content["train"]["trainer"].pop("train_handlers")
+    attached = "$@validation.attach(@train#trainer)"
+    _edit(basic, "train", train=content["train"], validation=handler, initialize=[attached])
+    basic.compress()
+    assert "after epoch 1, the best by dice" in capsys.readouterr().out
+
+
 def test_the_copy_of_the_network_that_is_validated_is_kept(basic):
     content = json.loads(basic.path("train").read_text())
     content["validate"]["evaluator"]["network"] = "@average"
