@@ -49,7 +49,8 @@ def store(
 
     Returns:
         Bytes before and after, the largest and the mean absolute difference of the answers relative to their standard
-        deviation, and the share of pixels (of a classifier: images) whose class changes, in JSON types.
+        deviation (of a single number: to it), and the share of pixels (of a classifier: images) whose class changes, in
+        JSON types.
 
     Raises:
         FileNotFoundError: if there is no such bundle or file.

@@ -62,13 +62,18 @@ def test_the_verb_and_a_file_of_ones_own(bundle, tmp_path, capsys):
     assert "name the bundle" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("answers", "said"), [("amax((2, 3))", "images"), ("flatten()", None)])
+@pytest.mark.parametrize(("answers", "said"), [("amax((2, 3))", "images"), ("flatten()", None), ("mean()", None)])
 def test_classes_are_of_images_for_a_classifier_and_unsaid_for_other_answers(bundle, tmp_path, capsys, answers, said):
-    (bundle / f"answers_{said}.py").write_text(
+    (bundle / f"answers_{answers[:4]}.py").write_text(
         "from torch.nn import Conv2d\nclass Answering(Conv2d):\n    def forward(self, images):\n"
         f"        return super().forward(images).{answers}\n"
     )
-    network_def = {"_target_": f"answers_{said}.Answering", "in_channels": 1, "out_channels": 2, "kernel_size": 1}
+    network_def = {
+        "_target_": f"answers_{answers[:4]}.Answering",
+        "in_channels": 1,
+        "out_channels": 2,
+        "kernel_size": 1,
+    }
     (bundle / "configs" / "train.json").write_text(json.dumps({"network_def": network_def, "inferer": WINDOWS}))
     state = {"weight": torch.zeros(2, 1, 1, 1), "bias": torch.tensor([1.0, 1.0001])}  # as one at 16 bits
     torch.save(state, bundle / "models" / "model.pt")
