@@ -38,6 +38,7 @@ __all__ = [
     "load_config",
     "named_networks",
     "network_def_beside",
+    "parsed_config",
     "read_parts",
     "resolved",
     "run_list",
@@ -132,7 +133,7 @@ def read_parts(name: str, *parts: str) -> None:
     parser, folder = workflow.parser, Path(workflow.config_root_path)
     files = [str(folder / each) for each in (*parts, name)]
     if parts and "train" not in parser:
-        given = dict(_given(parser.get(), _plain(files[-1:])))
+        given = dict(_given(parser.get(), parsed_config(files[-1:])))
         tracked = "is_not_rank0" in given
         merged = ConfigParser.load_config_files(files)
         parser.set({ConfigParser.meta_key: parser.get(ConfigParser.meta_key, {}), **merged})
@@ -155,7 +156,9 @@ def take_over(settings: Mapping[str, Any], *names: str) -> None:
         names: files of the bundle that the config is made of, the lowest first.
     """
     parser = running_workflow().parser
-    given = {key.split("::")[0] for key, _ in _given(parser.get(), _plain([str(config_file(name)) for name in names]))}
+    given = {
+        key.split("::")[0] for key, _ in _given(parser.get(), parsed_config(str(config_file(name)) for name in names))
+    }
     for key, value in settings.items():
         refers_to = {found for text in texts(parser.get(key)) for found in _REFERENCE.findall(text)}
         if not given & {key, *refers_to}:
@@ -174,7 +177,7 @@ def given_to_training(*names: str) -> dict[str, Any]:
     own_ids = {*own, *_OWN}
     return {
         key: value
-        for key, value in _given(running_workflow().parser.get(), _plain(files))
+        for key, value in _given(running_workflow().parser.get(), parsed_config(files))
         if (first := key.split("::")[0]) in known and first not in own_ids
     }
 
@@ -348,8 +351,8 @@ def _merged(files: Iterable[str]) -> dict[str, Any]:
     return merged
 
 
-def _plain(files: list[str]) -> dict[str, Any]:
-    """Return the config of some files as a parser holds it once it was parsed."""
+def parsed_config(files: Iterable[str]) -> dict[str, Any]:
+    """Return the config of some files, the later over the earlier, as a parser holds it once it was parsed."""
     parser = ConfigParser({})
     for file in files:
         for key, value in load_config(file).items():

@@ -292,12 +292,16 @@ class KeepBest:
         if self.in_training != isinstance(engine, Evaluator):
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
+    def _held(self, engine: Engine) -> list[torch.nn.Module]:
+        """Return an engine's network, which may wrap another, and all within it."""
+        return list(getattr(engine, "network", self.network).modules())
+
     def _check(self, engine: Engine) -> None:
         self.trainer = engine
-        held = getattr(engine, "network", self.network)
-        if not any(module is self.network for module in held.modules()):
+        held = self._held(engine)
+        if not any(module is self.network for module in held):
             raise ValueError(
-                f"the trainer's network, a {type(held).__name__}, is not the planned one: let it refer to the id "
+                f"the trainer's network, a {type(held[0]).__name__}, is not the planned one: let it refer to the id "
                 "network of the config."
             )
 
@@ -320,15 +324,14 @@ class KeepBest:
 
     def _validated(self, engine: Engine) -> tuple[torch.nn.Module, str]:
         """Return the network that an engine validates, and a word if it is a copy of the one that is trained."""
-        held = getattr(engine, "network", self.network)
-        shapes = _shapes(self.network)
-        if any(module is self.network for module in held.modules()):
+        held = self._held(engine)
+        if any(module is self.network for module in held):
             return self.network, ""
-        for module in held.modules():
-            if type(module) is type(self.network) and _shapes(module) == shapes:
+        for module in held:
+            if type(module) is type(self.network) and _shapes(module) == _shapes(self.network):
                 return module, " of the copy that is validated"
         raise ValueError(
-            f"the validator's network, a {type(held).__name__}, is neither the planned one nor a copy of it: let it "
+            f"the validator's network, a {type(held[0]).__name__}, is neither the planned one nor a copy of it: let it "
             "refer to the id network of the config."
         )
 

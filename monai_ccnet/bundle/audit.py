@@ -29,7 +29,7 @@ from monai_ccnet.bundle.remedies import (
     without_unknown,
 )
 from monai_ccnet.complexity import LabelCeiling
-from monai_ccnet.configs import as_described
+from monai_ccnet.configs import as_described, load_config, parsed_config
 from monai_ccnet.constraints import ladder
 from monai_ccnet.ending import root_cause
 from monai_ccnet.networks import (
@@ -347,8 +347,7 @@ def _commands(folder: Path, file: Path, known: Mapping[str, Any]) -> dict[str, A
     run_id = _run_id(file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MONAI's, of what the overlay alone has
-        parser = ConfigParser(ConfigParser.load_config_files([str(file), str(overlay / "compress.yaml")]))
-    parser.resolve_macro_and_relative_ids()
+        parser = ConfigParser(parsed_config([str(file), str(overlay / "compress.yaml")]))
     try:
         complete_config(parser, run_id or "run", "compress")
     except ValueError as error:
@@ -375,7 +374,7 @@ def _commands(folder: Path, file: Path, known: Mapping[str, Any]) -> dict[str, A
 
 def _run_id(file: Path) -> str:
     """Return the id of what a config runs, where it is another than ``run``."""
-    config = ConfigParser.load_config_file(str(file))
+    config = load_config(file)
     return "" if "run" in config else next(_running(config), "")
 
 

@@ -22,6 +22,7 @@ from monai_ccnet.configs import (
     as_described,
     config_file,
     end_with_cause,
+    load_config,
     named_networks,
     network_def_beside,
     running_workflow,
@@ -118,7 +119,7 @@ def complete_config(parser: ConfigParser, run_id: str, overlay: str) -> None:
             trains without the id of the network.
     """
     name = f"overlay/{overlay}.yaml"
-    ours = ConfigParser.load_config_file(str(config_file(name)))
+    ours = load_config(config_file(name))
     if overlay == "planned":
         _take_network(parser, name, ours)
     elif parser["network_def"] == ours["+network_def"]:
@@ -147,12 +148,11 @@ def complete_config(parser: ConfigParser, run_id: str, overlay: str) -> None:
 
 def _take_network(parser: ConfigParser, name: str, ours: Mapping[str, Any]) -> None:
     """Let ``network_def`` be the planned network; a plan from elsewhere is compared with the bundle's own."""
-    own = parser.get("network_def")
-    if own == ours["network_def"]:
-        own = network_def_beside(name)
-    else:
+    if (own := parser.get("network_def")) != ours["network_def"]:
         print(f"{name}: network_def is the planned network, in place of the one that is named after the overlay.")
         parser["network_def"] = ours["network_def"]
+    elif _OWN not in parser:
+        own = network_def_beside(name)
     if _OWN not in parser:
         elsewhere = isinstance(own, Mapping) and parser["plan_dir"] != ours["plan_dir"]
         parser[_OWN] = as_described(own) if elsewhere else None

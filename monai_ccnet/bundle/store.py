@@ -14,7 +14,7 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from monai_ccnet.bundle.audit import describe, importing
 from monai_ccnet.files import HALF_WRITTEN, check_writable, file_digest, shown, write_json
-from monai_ccnet.networks import WEIGHTS_FORMATS, build_network, load_weights, save_weights
+from monai_ccnet.networks import WEIGHTS_FORMATS, build_network, load_weights, save_weights, weights_name
 from monai_ccnet.networks.loading import WeightsError, read_tensors
 
 __all__ = ["store"]
@@ -68,7 +68,7 @@ def store(
             raise ValueError("the network is an expression: describe it as a class with _target_ to store its weights.")
         network, again = build_network(network_def).eval(), build_network(network_def)
     _load(network, source)
-    path = Path(output_dir) / ("stored.safetensors" if weights_format == "safetensors" else "stored.pt")
+    path = Path(output_dir) / weights_name(weights_format, "stored")
     if path.exists() and path.samefile(source):
         raise ValueError(f"{path} is the file that is read, and would be replaced: give another --output_dir.")
     check_writable(output_dir)
@@ -81,14 +81,14 @@ def store(
                 raise FileExistsError(
                     f"{each} is there already and differs: give another --output_dir or --force true."
                 )
+        found = {
+            "weights": source.name,
+            "bytes_before": source.stat().st_size,
+            "bytes_after": written,
+            "bits_per_weight": bits_per_weight,
+            **_difference(network, again, shape, seed),
+        }
         made.replace(path)
-    found = {
-        "weights": source.name,
-        "bytes_before": source.stat().st_size,
-        "bytes_after": written,
-        "bits_per_weight": bits_per_weight,
-        **_difference(network, again, shape, seed),
-    }
     write_json(Path(output_dir) / "stored.json", found)
     changed = ""
     if "classes_changed" in found:

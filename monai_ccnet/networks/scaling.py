@@ -59,7 +59,7 @@ class AtScale(torch.nn.Module):
         self.network = network
         axes = _spatial_dims(network)
         self.scale = list(per_axis(scale, axes))
-        found = _probed_divisor(network, axes) if divisor is None else divisor
+        found = _own_divisor(network, axes) if divisor is None else divisor
         self.divisor = list(per_axis(found, axes, "divisor"))
         self._register_state_dict_hook(_without_prefix)
         self.register_load_state_dict_pre_hook(_with_prefix)
@@ -187,7 +187,7 @@ def network_divisor(network: torch.nn.Module) -> tuple[int, ...]:
         return tuple(network.divisor)
     axes = _spatial_dims(network)
     try:
-        return _probed_divisor(network, axes)
+        return _own_divisor(network, axes)
     except ValueError:
         return (32,) * axes
 
@@ -203,10 +203,13 @@ def _spatial_dims(network: torch.nn.Module) -> int:
     return len(_first_convolution(network).kernel_size)
 
 
-def _probed_divisor(network: torch.nn.Module, axes: int) -> tuple[int, ...]:
-    """Return the smallest divisor of each axis with which a network gives an answer of its input's size."""
+def _own_divisor(network: torch.nn.Module, axes: int) -> tuple[int, ...]:
+    """Return the divisor of each axis that a network of ours says, else the smallest with which it works.
+
+    It works if it gives an answer of its input's size.
+    """
     if type(network).__module__.startswith("monai_ccnet.") and hasattr(network, "divisor"):
-        return (network.divisor,) * axes  # type: ignore[return-value]  # ours say theirs
+        return (network.divisor,) * axes  # type: ignore[return-value]
     training, shapes = network.training, on_meta(network).eval()
     first = _first_convolution(network)
 

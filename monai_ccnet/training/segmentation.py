@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 import torch
-from monai.bundle.config_parser import ConfigParser
 from monai.data.image_writer import ITKWriter
 from monai.utils import IgniteInfo, min_version, optional_import
 from PIL import Image
 
-from monai_ccnet.configs import config_file, running_workflow
+from monai_ccnet.configs import config_file, load_config, running_workflow
 from monai_ccnet.data.images import as_paths, check_spacing, is_file, load_image
 from monai_ccnet.files import HALF_WRITTEN, csv_rows
 from monai_ccnet.networks.scaling import inner_def
@@ -56,8 +55,7 @@ def same_pipeline(left: Mapping[str, Any]) -> None:
         ValueError: if ``train.yaml`` was run with other transforms or another inferer, and this run was given none.
     """
     parser = running_workflow().parser
-    ours = ConfigParser.load_config_file(str(config_file("inference.yaml")))
-    theirs = ConfigParser.load_config_file(str(config_file("train.yaml")))["validate"]
+    ours, theirs = load_config(config_file("inference.yaml")), load_config(config_file("train.yaml"))["validate"]
     found = left.get("validate") or theirs
     for part, name in {"preprocessing": "preprocessing", "inferer": "inferer"}.items():
         changed = _plain_config(found.get(part)) != _plain_config(theirs[part])

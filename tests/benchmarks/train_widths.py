@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import monai_ccnet
+from monai_ccnet.calibration.fit import SEVERAL_PATIENTS
 from monai_ccnet.complexity import measure_ceiling
 from monai_ccnet.constraints import family_of, working_scale
 from monai_ccnet.data import open_dataset, read_dataset
@@ -21,10 +22,10 @@ from monai_ccnet.scales import as_scale
 from monai_ccnet.training import Trial, full_network_def, loading_of, run_sweep
 from monai_ccnet.values import save_values
 
-# Data sets of several patients; of one subject or recording each; and volumes.
-PATIENTS = ["sunnybrook_lv", "busi", "melanoma", "wbc_cellavision", "dsb2018_fluorescence", "chase_db1"]
+# Data sets of one subject or recording each; volumes; and pictures of several patients.
 OTHERS = ["mni_gm", "epithelium", "hela", "scratch_cells", "bacteria", "chest_ct_lungs", "colin27_brain"]
 VOLUMES = ["hippocampus_3d", "chest_ct_3d", "colin27_3d"]
+PATIENTS = [name for name in SEVERAL_PATIENTS if name not in VOLUMES]
 UNIFORM = [[first * 2**stage for stage in range(5)] for first in (16, 8, 4, 3, 2)]
 TAPERED = [[32, 26, 22, 19, 16], [12, 10, 9, 7, 6], [7, 6, 5, 4, 4], [4, 3, 3, 2, 2]]
 TWO = [TAPERED[1], UNIFORM[0]]  # at the neighbouring scales

@@ -94,6 +94,11 @@ def test_weights_of_another_network_or_none_are_refused_and_nothing_is_written(b
     with pytest.raises(FileNotFoundError):
         store(bundle, tmp_path / "out", weights=tmp_path / "none.pt")
     assert not (tmp_path / "out").exists()
+    state = torch.load(bundle / "models" / "model.pt", weights_only=True)["model"]
+    torch.save({name: torch.full_like(each, 3e38) for name, each in state.items()}, other)
+    with pytest.raises(WeightsError, match="answers what is not finite"):
+        store(bundle, tmp_path / "out", weights=other, bits_per_weight=32)
+    assert not [*(tmp_path / "out").iterdir()]
 
 
 def test_neither_the_file_that_is_read_nor_another_result_is_replaced_silently(bundle, tmp_path):
