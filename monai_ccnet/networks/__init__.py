@@ -12,6 +12,7 @@ from monai_ccnet.networks.plain_unet import PlainUNet
 from monai_ccnet.networks.precision import PRECISIONS, at_precision, native_precision
 from monai_ccnet.networks.scaling import AtScale, at_scale, inner_def, network_divisor, scale_of
 from monai_ccnet.networks.size import NetworkSize, file_bytes, linear_memory_multiplier, network_size
+from monai_ccnet.networks.speed import faster_steps
 from monai_ccnet.networks.squeeze_unet import SqueezeUNet
 from monai_ccnet.networks.storage import WEIGHTS_FORMATS, save_weights, weights_name
 from monai_ccnet.networks.ucunet import UCUNet
@@ -42,6 +43,7 @@ __all__ = [
     "default_input_shape",
     "dequantized",
     "divisor_of",
+    "faster_steps",
     "file_bytes",
     "find_widths",
     "follow_forward",

@@ -19,6 +19,7 @@ from monai_ccnet.files import check_writable
 from monai_ccnet.handlers import forget_training
 from monai_ccnet.locks import held
 from monai_ccnet.names import named_in
+from monai_ccnet.networks.speed import faster_steps
 from monai_ccnet.networks.storage import WEIGHTS_FORMATS, weights_name
 from monai_ccnet.records import TrialRecord, constant_score, evaluated_record, failure_words
 from monai_ccnet.training.asked import asked_of, check_asked
@@ -182,7 +183,8 @@ def _train(folder: Path, parser: ConfigParser, first: bool = True) -> dict[str, 
     if first:
         check_space(folder, parser.get_parsed_content("network"))
     start = time.monotonic()
-    run_list(parser, "train::run")
+    with faster_steps(parser.get_parsed_content("network")):
+        run_list(parser, "train::run")
     facts = {
         "losses": parser.get_parsed_content("history").losses,
         "seconds": time.monotonic() - start,

@@ -22,6 +22,7 @@ from monai_ccnet.networks.loading import load_weights
 from monai_ccnet.networks.precision import at_precision
 from monai_ccnet.networks.scaling import AtScale, scale_of
 from monai_ccnet.networks.size import network_size
+from monai_ccnet.networks.speed import faster_steps
 from monai_ccnet.networks.storage import save_weights, weights_name
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.scales import as_scale
@@ -124,7 +125,8 @@ def train_network(
     device = next(network.parameters()).device
     workflow = open_trial(bundle_root, output_dir, network, **recipe)
     workflow.initialize()
-    run_list(workflow.parser, "train::run")
+    with faster_steps(network):
+        run_list(workflow.parser, "train::run")
     at_precision(network, "float32").to(device)
 
 
