@@ -21,6 +21,7 @@ from monai_ccnet.bundle.nnunet import nnunet_network_def, read_plans
 from monai_ccnet.bundle.overlay import complete_config
 from monai_ccnet.bundle.remedies import (
     at_scales,
+    billions,
     fetched_words,
     labels_at_scales,
     scale_lines,
@@ -417,7 +418,7 @@ def audit_words(found: Mapping[str, Any]) -> list[str]:
     if "macs" in found:
         shape = " x ".join(map(str, found["input_shape"]))
         lines.append(
-            f"For {found['windows'] or 'one input'}, {shape}: {found['macs'] / 1e9:,.1f} billion multiply-adds, "
+            f"For {found['windows'] or 'one input'}, {shape}: {billions(found['macs'])} billion multiply-adds, "
             f"{found['memory_bytes'] / 1e6:,.0f} MB of weights and activations."
         )
         lines += scale_lines(found)

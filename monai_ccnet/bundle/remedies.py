@@ -25,6 +25,7 @@ from monai_ccnet.scales import per_axis, scale_words
 
 __all__ = [
     "at_scales",
+    "billions",
     "fetched_words",
     "labels_at_scales",
     "scale_lines",
@@ -106,11 +107,16 @@ def _windows_over(size: Sequence[int], window: Sequence[int], overlap: Any) -> i
     return len(dense_patch_slices(padded, window, steps))
 
 
+def billions(macs: float) -> str:
+    """Return a number of multiply-adds in billions, in words."""
+    return f"{macs / 1e9:,.1f}" if macs >= 1e8 else f"{macs / 1e9:.2g}"
+
+
 def scale_lines(found: Mapping[str, Any]) -> list[str]:
     """Return what :func:`at_scales` found, in words."""
     lines = []
     for scale, each in found["scales"].items():
-        line = f"At 1/{scale} of the resolution: {each['macs'] / 1e9:,.1f} billion, "
+        line = f"At 1/{scale} of the resolution: {billions(each['macs'])} billion, "
         line += f"{each['memory_bytes'] / 1e6:,.0f} MB"
         if each["input_shape"] == found["input_shape"]:
             line += f", or one window in the place of {each['windows']}"

@@ -13,6 +13,7 @@ from monai_ccnet.scales import Scale, as_scale, per_axis, resolution_words, scal
 __all__ = ["LEAST_DICE", "choose_scale", "coarser_scales", "scales_needed", "working_scale"]
 
 LEAST_DICE = 0.985  # that the labels of each class have to keep
+_LEAST_KEPT = 0.01  # of a class's Dice, below which a scale that is asked for is refused
 _MOST_VANISHED = 0.02  # of the structures, where the labels say how small they are; none, where the user says it
 _PIXELS_KEPT = 2  # of each axis in the coarsest stage
 
@@ -92,7 +93,8 @@ def working_scale(
         ceiling: what the training labels keep, needed for ``"auto"``.
 
     Raises:
-        ValueError: if the scale is none of these, another one than the network's config says, or cannot be chosen.
+        ValueError: if the scale is none of these, another one than the network's config says, cannot be chosen, or
+            leaves nothing of a class.
     """
     if isinstance(scale, str) and scale not in ("auto", "any"):
         raise ValueError(
@@ -112,7 +114,14 @@ def working_scale(
             f"the network's config says that it works at 1/{scale_words(family.scale)}, and scale is "
             f"{scale_words(given)}: give one of them."
         )
-    return family.scale if given == 1 else given
+    chosen = family.scale if given == 1 else given
+    if ceiling is not None and chosen in ceiling.scales and ceiling.worst(chosen) < _LEAST_KEPT:
+        best = scale_words(choose_scale(ceiling, family.coarsest)[0])
+        raise ValueError(
+            f"at scale {scale_words(chosen)} a class keeps {ceiling.worst(chosen):.2f} of its Dice, so that no network "
+            f"could learn it: give a finer scale; 'auto' takes {best}."
+        )
+    return chosen
 
 
 def scales_needed(

@@ -41,7 +41,7 @@ def draw_search(found: Mapping[str, Any]) -> Figure:
         mean = float(np.mean([row["f1"] for row in chosen]))
         axes.plot(chosen[0]["file_bytes"], mean, "*", color="C3", markersize=16, label="the answer", zorder=3)
         axes.annotate(chosen[0]["channels"], (chosen[0]["file_bytes"], mean), (8, -16), textcoords="offset points")
-    plain_log_axis(axes.xaxis, subdivided=(1, 2, 5), unit="B")
+    plain_log_axis(axes.xaxis, subdivided=(1, 3), unit="B")
     axes.set_xlabel("size of the file of weights, 32 bits each")
     axes.set_ylabel(f"F1 on {found['held_out_images']} held-out training images")
     axes.grid(alpha=0.3, which="both")

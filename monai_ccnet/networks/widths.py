@@ -329,8 +329,8 @@ def check_shape(
     if any(length % by for length, by in zip(size, divisor, strict=True)):
         words = str(divisor[0]) if len(set(divisor)) == 1 else f"{tuple(divisor)}"
         raise ValueError(
-            f"each spatial axis must be divisible by {words} for {name}, got {size}: pad the images, for instance with "
-            f"DivisiblePadd(keys, k={words}), or use sliding windows."
+            f"each spatial axis must be divisible by {words} for {name}, got {size}: give such a patch_size, or pad "
+            f"the images, for instance with DivisiblePadd(keys, k={words})."
         )
     if only_size is not None and size != tuple(only_size):
         raise ValueError(

@@ -123,6 +123,10 @@ def test_a_scale_is_a_number_or_what_the_labels_allow():
     ):
         with pytest.raises(ValueError, match=message):
             working_scale(scale, scaled if scale == 4 else family)
+    lost = ceiling(worst=(1.0, 0.5, 0.0))
+    assert working_scale(4, family, lost) == 4
+    with pytest.raises(ValueError, match=r"at scale 8 a class keeps 0\.00 of its Dice.*'auto' takes 2\."):
+        working_scale(8, family, lost)
 
 
 def test_at_scale_1_plans_are_what_they_were():
