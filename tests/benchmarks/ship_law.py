@@ -80,6 +80,7 @@ class Records:
         self.planned = [record for record in self.all if record.scale == self.scales[record.dataset]]
         self.sets = sorted({record.dataset for record in self.planned})
         self.fitted = [name for name in self.sets if name in SEVERAL_PATIENTS]  # the others only judge
+        self.has_law = len(self.fitted) >= FEWEST_SETS
         self.complexities: dict[str, dict[str, float]] = defaultdict(dict)
         for profile in load_values(WIDTH_RECORDS / f"{network}.jsonl", ComplexityProfile):
             self.complexities[profile.settings["measure"]][profile.dataset] = profile.mean[0]
@@ -117,12 +118,19 @@ def width_of(record: TrialRecord, law: WidthLaw) -> float:
 
 
 def judged(records: Records, metric: str) -> tuple[list[Row], list[Row]]:
-    """Return errors, coverage and Brier scores of each prediction on sets left out, and the predictions themselves."""
+    """Return errors, coverage and Brier scores of each prediction on sets left out, and the predictions themselves.
+
+    Where sets are too few for a law, that of 2-D networks is judged in its place, and each set by all others.
+    """
     predicted: list[Row] = []
     for name in records.sets:
-        others = [each for each in records.fitted if each != name]
-        plain, _ = chosen_law(records, others, metric, with_complexity=False)
-        complex_law, complexity = chosen_law(records, others, metric, with_complexity=True)
+        others = [each for each in (records.fitted if records.has_law else records.sets) if each != name]
+        if records.has_law:
+            plain, _ = chosen_law(records, others, metric, with_complexity=False)
+            complex_law, complexity = chosen_law(records, others, metric, with_complexity=True)
+            laws = {"law in width": (plain, ""), "law in width and complexity": (complex_law, complexity)}
+        else:
+            laws = {"law in width": (WidthLaw.calibrated(NETWORKS[2], metric), "")}
         reference = records.reference(name, metric)
         full = float(np.mean([record.score(metric) for record in reference]))
         at = {measure: known.get(name, 0.0) for measure, known in records.complexities.items()}
@@ -130,10 +138,8 @@ def judged(records: Records, metric: str) -> tuple[list[Row], list[Row]]:
             if channels_of(record)[0] >= WIDE or not record.has_learned:
                 continue
             mean = means_of_others(records, others, channels_of(record), metric)
-            for by, law, value in (
-                ("law in width", plain, 0.0),
-                ("law in width and complexity", complex_law, at.get(complexity, 0.0)),
-            ):
+            for by, (law, complexity) in laws.items():
+                value = at.get(complexity, 0.0)
                 wide = float(np.exp(np.mean([np.log(width_of(each, law)) for each in reference])))
                 found = law.predict_interval(width_of(record, law), wide, value)
                 ratios = [record.score(metric) / each.score(metric) for each in reference]
@@ -145,7 +151,7 @@ def judged(records: Records, metric: str) -> tuple[list[Row], list[Row]]:
                         "seed": record.recipe["seed"],
                         "by": by,
                         "width": law.measure,
-                        "complexity": complexity if law is complex_law else "",
+                        "complexity": complexity,
                         "predicted": found.score,
                         "low": found.low,
                         "high": found.high,
@@ -159,6 +165,8 @@ def judged(records: Records, metric: str) -> tuple[list[Row], list[Row]]:
                     }
                 )
     parts = {"several patients": records.fitted, "one subject": sorted({*records.sets} - {*records.fitted})}
+    if not records.has_law:
+        parts = {"all": records.sets}
     rows = [
         {"of": part, **row}
         for part, names in parts.items()
@@ -178,7 +186,7 @@ def means_of_others(records: Records, others: list[str], channels: tuple[int, ..
         if own:
             found.append(float(np.mean(own)))
             above.append(float(np.mean(np.array(own) >= 0.95)))
-    return float(np.mean(found)), float(np.mean(above))
+    return (float(np.mean(found)), float(np.mean(above))) if found else (np.nan, np.nan)
 
 
 def errors(records: Records, metric: str, predicted: list[Row]) -> list[Row]:
@@ -197,6 +205,8 @@ def errors(records: Records, metric: str, predicted: list[Row]) -> list[Row]:
     }
     rows = []
     for by, (found, score, sure) in ways.items():
+        if not found:
+            continue
         misses = {
             name: [abs(r["achieved"] - score(r)) for r in found if r["data_set"] == name] for name in records.sets
         }
@@ -414,13 +424,13 @@ def tables_of(records: Records) -> Mapping[str, list[Row]]:
         "allocations": list(allocations(records)),
         "scales": list(scale_choices(records)),
     }
-    if len(records.fitted) < FEWEST_SETS:
-        return found
     for metric in METRICS:
         rows, predicted = judged(records, metric)
         shown = [{k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in predicted]
         found.setdefault("judged", []).extend(rows)
         found.setdefault("predictions", []).extend({"network": records.network, **row} for row in shown)
+        if not records.has_law:
+            continue
         found.setdefault("chance", []).append(chance(records, metric))
         found.setdefault("fits", []).extend(fits(records, metric))
         found.setdefault("adapted", []).extend(adapted(records, metric))
@@ -441,7 +451,7 @@ def main() -> None:
         if not (WIDTH_RECORDS / f"{network}.jsonl").exists():
             continue
         records = Records(network)
-        for metric in METRICS if len(records.fitted) >= FEWEST_SETS else ():
+        for metric in METRICS if records.has_law else ():
             law = refit_width(network, metric)[0]
             if not given.check:
                 (CALIBRATED / network).mkdir(exist_ok=True)
