@@ -86,17 +86,24 @@ class AtScale(torch.nn.Module):
     def _restored(self, answer: torch.Tensor, small: list[int], size: list[int]) -> torch.Tensor:
         """Return an answer, as large as the inner network's input or a whole fraction of it, grown and cropped."""
         axes = len(size)
+        kept: list[int] = []
+        for axis in range(axes):
+            scale, length = self.scale[axis], answer.shape[2 + axis]
+            padded = small[axis] * scale
+            kept = kept + [(size[axis] * length * scale + padded - 1) // padded]  # noqa: RUF005
+            needed = (kept[axis] + scale - 1) // scale + 1  # and one beyond, with which the last is blended
+            if scale > 1 and needed < length:
+                answer = answer.narrow(2 + axis, 0, needed)
         if max(self.scale) > 1:
             grown = [length * scale for length, scale in zip(answer.shape[2:], self.scale)]  # noqa: B905
             mode = "bilinear" if axes == 2 else "trilinear"
             if answer.dtype != torch.float64:
                 answer = answer.float()
+            answer = answer.contiguous()  # a few channels, last, take a CPU several times as long
             answer = functional.interpolate(answer, size=grown, mode=mode, align_corners=False)
         for axis in range(axes):
-            padded = small[axis] * self.scale[axis]
-            kept = (size[axis] * answer.shape[2 + axis] + padded - 1) // padded
-            if kept < answer.shape[2 + axis]:
-                answer = answer.narrow(2 + axis, 0, kept)
+            if kept[axis] < answer.shape[2 + axis]:
+                answer = answer.narrow(2 + axis, 0, kept[axis])
         return answer
 
     @torch.jit.unused
