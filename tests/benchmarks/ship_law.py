@@ -230,9 +230,9 @@ def errors(records: Records, metric: str, predicted: list[Row]) -> list[Row]:
             {
                 "network": records.network,
                 "metric": metric,
-                "prediction": by,
+                "prediction": by if records.has_law else by.replace("law in width", "law in width of 2-D networks"),
                 "mean_absolute_error": f"{np.mean(by_set):.4f}",
-                "standard_error_over_sets": f"{np.std(by_set, ddof=1) / len(by_set) ** 0.5:.4f}",
+                "standard_error_over_sets": f"{stats.sem(by_set):.4f}" if len(by_set) > 1 else "",
                 "below_8_filters": f"{np.nanmean(narrowest):.4f}",
                 "inside_90_percent_interval": f"{np.mean(inside):.3f}" if has_interval else "",
                 "brier_of_95_percent": "" if brier is None else f"{brier:.4f}",
