@@ -318,12 +318,13 @@ def refit(network: str, metric: str = "f1", *, curvature: float | None = 0.0) ->
     return calibrate(records, profiles, metric=metric, curvature=curvature, omegas=OMEGAS, source=source)
 
 
-def refit_width(network: str, metric: str = "f1") -> list[WidthLaw]:
+def refit_width(network: str, metric: str = "f1", without: Sequence[str] = ()) -> list[WidthLaw]:
     """Repeat the fit of the law that :meth:`WidthLaw.calibrated` returns, from a checkout of the source.
 
     Args:
         network: name of the network family, such as ``"plain_unet"``.
         metric: name of the score, ``"f1"`` or ``"iu"``.
+        without: data sets that are left out, so that the law can be judged on them.
 
     Returns:
         A law for each measure of width, the best first, which is the one that is shipped.
@@ -332,7 +333,8 @@ def refit_width(network: str, metric: str = "f1") -> list[WidthLaw]:
         FileNotFoundError: if there are no records of the network, as in an installed wheel.
     """
     planned = planned_scales(network)
-    every = [record for record in load_width_records(network) if record.dataset in SEVERAL_PATIENTS]
+    names = {*SEVERAL_PATIENTS} - {*without}
+    every = [record for record in load_width_records(network) if record.dataset in names]
     records = [record for record in every if record.scale == planned[record.dataset]]
     sets = len({record.dataset for record in records})
     source = f"monai_ccnet's own {len(records)} trainings on {sets} data sets of several patients by the planned recipe"

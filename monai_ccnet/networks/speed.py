@@ -95,6 +95,7 @@ def _normalisation(self: Any, x: torch.Tensor) -> torch.Tensor:
     if (
         not (self.training and self.affine and self.track_running_stats and self.momentum is not None)
         or x.device.type != "cpu"
+        or self.weight.dtype not in (torch.float32, torch.float64)  # in which statistics are brought together
         or channels >= _CHANNELS
         or pixels < _PIXELS
         or pixels % _ROW

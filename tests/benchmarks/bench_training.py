@@ -5,7 +5,8 @@
 
 Each training is a process of its own with one thread; it is timed from its first config to its last score, without
 the imports. ``--precision float32`` says what this code gains without bfloat16. Then a sweep of eight narrow trials
-with two processes is timed, as a user waits for it. Ratios are before / now.
+with two processes is timed, and the command of the README's sample at equal patch, loss and scale, as a user waits for
+them. Ratios are before / now.
 """
 
 import argparse
@@ -16,12 +17,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any, NamedTuple
 
 NETWORKS = [(4, 8, 16, 32, 64), (12, 10, 9, 7, 6), (16, 32, 64, 128, 256)]
 HERE = Path(__file__).parents[2]
 
 TRAIN = """
-import json, logging, sys, time
+import json, logging, resource, sys, time
 import torch
 import monai_ccnet
 from monai_ccnet.training import run_trial
@@ -30,7 +32,8 @@ given = json.loads(sys.argv[1])
 torch.set_num_threads(1)
 start = time.monotonic()
 record = run_trial(monai_ccnet.bundle_root(), given.pop("output_dir"), given.pop("network_def"), **given)
-print(json.dumps([time.monotonic() - start, record.scores["f1"]]))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps([record.scores["f1"], time.monotonic() - start, peak]))
 """
 
 SWEEP = """
@@ -40,21 +43,41 @@ from monai_ccnet.training import plan_trials, run_sweep
 given = json.loads(sys.argv[1])
 folder, data = given.pop("output_dir"), given.pop("dataset_dir")
 trials = plan_trials(monai_ccnet.bundle_root(), folder, [data], multipliers=[1.0], seeds=range(8), **given)
-print(json.dumps([0, sum(record.scores["f1"] for record in run_sweep(trials, n_jobs=2)) / 8]))
+print(json.dumps([sum(record.scores["f1"] for record in run_sweep(trials, n_jobs=2)) / 8]))
 """
 
+README = """
+import json, sys
+from pathlib import Path
+from monai_ccnet.__main__ import main
+given = json.loads(sys.argv[1])
+main(["compress", "--output_dir", given["output_dir"], "--budget_bytes", "500000", *given["words"]])
+print(json.dumps([json.loads((Path(given["output_dir"]) / "record.json").read_text())["scores"]["f1"]]))
+"""
+SAME = ["--scale", "1", "--patch_size", "[96,96]", "--batch_size", "4", "--lambda_dice", "0", "--activation", "RELU"]
 
-def run(root: Path, program: str, **given: object) -> tuple[float, float, float]:
-    """Return the seconds that a program says, those of the whole process, and the F1."""
+
+class Run(NamedTuple):
+    """What a process took: seconds that its program says and megabytes at its peak, where it does, and all seconds."""
+
+    f1: float
+    seconds: float
+    peak: float
+    whole: float
+
+
+def run(root: Path, program: str, threads: int = 1, **given: Any) -> Run:
+    """Run a program with the code of a checkout, in an empty folder."""
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-c", program, json.dumps({**given, "output_dir": folder})]
-        environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": str(threads)}
         start = os.times().elapsed
         done = subprocess.run(words, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+        whole = os.times().elapsed - start
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
-    seconds, f1 = json.loads(done.stdout.strip().splitlines()[-1])
-    return seconds, os.times().elapsed - start, f1
+    f1, *said = json.loads(done.stdout.strip().splitlines()[-1])
+    return Run(f1, *(said or (0.0, 0.0)), whole)
 
 
 def main() -> None:
@@ -89,10 +112,11 @@ def main() -> None:
             pairs = [
                 (run(given.before, TRAIN, **trial), run(HERE, TRAIN, **trial, **now)) for _ in range(given.repeats)
             ]
-            ratio = statistics.median(before[0] / after[0] for before, after in pairs)
+            ratio = statistics.median(before.seconds / after.seconds for before, after in pairs)
+            before, after = pairs[0]
             print(
-                f"{folder.name} {'-'.join(map(str, channels))}: {ratio:.2f} times "
-                f"({pairs[0][0][0]:.0f} s, {pairs[0][1][0]:.0f} s; F1 {pairs[0][0][2]:.3f}, {pairs[0][1][2]:.3f})",
+                f"{folder.name} {'-'.join(map(str, channels))}: {ratio:.2f} times ({before.seconds:.0f} s, "
+                f"{after.seconds:.0f} s; F1 {before.f1:.3f}, {after.f1:.3f}; MB {before.peak:.0f}, {after.peak:.0f})",
                 flush=True,
             )
     sweep = {
@@ -103,8 +127,11 @@ def main() -> None:
         "batch_size": 4,
         "scale": given.scale,
     }
-    before, after = run(given.before, SWEEP, **sweep), run(HERE, SWEEP, **sweep, **now)
-    print(f"sweep of eight with two processes: {before[1] / after[1]:.2f} times ({before[1]:.0f} s, {after[1]:.0f} s)")
+    for name, before, after in (
+        ("sweep of eight with two processes", run(given.before, SWEEP, **sweep), run(HERE, SWEEP, **sweep, **now)),
+        ("the README's sample", run(given.before, README, 2, words=[]), run(HERE, README, 2, words=SAME)),
+    ):
+        print(f"{name}: {before.whole / after.whole:.2f} times ({before.whole:.0f} s, {after.whole:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":

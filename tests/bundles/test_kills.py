@@ -180,8 +180,8 @@ def test_a_job_that_is_stopped_before_any_step_goes_on(verb, data, undisturbed, 
     expected, steps = undisturbed[verb]
     assert len(steps) > 20
     numbers = range(len(steps))
-    if verb == "compress":  # its checkpoints are those of train, and every third other step keeps this short
-        numbers = [index for index in numbers if "training_checkpoint" not in steps[index][1]][::3]
+    if verb == "compress":  # its checkpoints are those of train, and every second other step keeps this short
+        numbers = [index for index in numbers if "training_checkpoint" not in steps[index][1]][::2]
     for number in numbers:
         folder = tmp_path / str(number)
         STEPS.watch(folder, lambda steps, number=number: stop(steps) if len(steps.steps) > number else None)
@@ -207,7 +207,7 @@ def test_a_disk_that_is_full_at_any_file_is_said_and_loses_nothing(data, undistu
 
     opened = [number for number, (event, _) in enumerate(taken) if event == "open"]
     later = [number for number in opened if re.search(r"training_checkpoint_[2-9]", taken[number][1])]
-    for number in [number for number in opened if number not in later][::3]:
+    for number in [number for number in opened if number not in later][::2]:
         folder = tmp_path / str(number)
         STEPS.watch(folder, lambda steps, number=number: fill(steps, number))
         status = run("compress", data, folder)

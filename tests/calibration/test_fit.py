@@ -10,6 +10,7 @@ from monai_ccnet.calibration import (
     calibrate,
     calibrate_width,
     degradation_points,
+    load_width_records,
     planned_scales,
     profiles_for,
     refit,
@@ -170,6 +171,15 @@ def test_the_shipped_law_in_width_is_that_of_its_records(metric):
     for name in ("exponent", "loss", "loss_deviation", "noise", "noise_spread", "points", "not_learned", "narrowest"):
         assert getattr(again, name) == pytest.approx(getattr(law, name), rel=1e-4), name
     assert (law.network, law.spatial_dims, law.stages) == ("PlainUNet", 2, 5)
+
+
+def test_a_law_can_leave_out_the_data_set_that_it_is_judged_on():
+    shipped, other = WidthLaw.calibrated("plain_unet"), refit_width("plain_unet", without=["busi"])[0]
+    assert other.dataset_losses.keys() == shipped.dataset_losses.keys() - {"busi"}
+    records = [record for record in load_width_records("plain_unet") if record.dataset in other.dataset_losses]
+    planned = planned_scales("plain_unet")
+    again = calibrate_width([record for record in records if record.scale == planned[record.dataset]])[0]
+    assert (other.loss, other.points) == (pytest.approx(again.loss), again.points)
 
 
 def test_records_of_a_law_in_width_name_no_place_and_are_at_planned_scales():

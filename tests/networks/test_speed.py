@@ -60,6 +60,7 @@ def test_few_channels_of_many_pixels_are_folded_and_nothing_else(monkeypatch):
         assert folded == [(256, 64 * 8)] * 4  # not those of 16 channels, nor those of 32 x 32 pixels and less
         network(torch.zeros(4, 1, 60, 52))  # pixels are no multiple of 64
         network.eval()(torch.zeros(4, 1, 64, 64))
+        copy.deepcopy(network).train().bfloat16()(torch.zeros(4, 1, 64, 64, dtype=torch.bfloat16))
         assert len(folded) == 4
     network.train()(torch.zeros(4, 1, 64, 64))
     assert len(folded) == 4
