@@ -127,10 +127,11 @@ def main() -> None:
         "batch_size": 4,
         "scale": given.scale,
     }
-    for name, before, after in (
-        ("sweep of eight with two processes", run(given.before, SWEEP, **sweep), run(HERE, SWEEP, **sweep, **now)),
-        ("the README's sample", run(given.before, README, 2, words=[]), run(HERE, README, 2, words=SAME)),
+    for name, program, threads, asked, more in (
+        ("sweep of eight with two processes", SWEEP, 1, sweep, now),
+        ("the README's sample", README, 2, {"words": []}, {"words": SAME}),
     ):
+        before, after = run(given.before, program, threads, **asked), run(HERE, program, threads, **{**asked, **more})
         print(f"{name}: {before.whole / after.whole:.2f} times ({before.whole:.0f} s, {after.whole:.0f} s)", flush=True)
 
 
