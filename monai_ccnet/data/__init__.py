@@ -22,12 +22,13 @@ from monai_ccnet.data.reading import (
     read_dataset,
 )
 from monai_ccnet.data.samples import mni152_grey_matter
-from monai_ccnet.data.tensors import OnPlainTensors
+from monai_ccnet.data.tensors import OnPlainTensors, RandPatchd
 
 __all__ = [
     "DataReading",
     "DatasetFolder",
     "OnPlainTensors",
+    "RandPatchd",
     "ReadImaged",
     "chase_db1",
     "check_datalist",

@@ -35,6 +35,7 @@ def faster_steps(network: torch.nn.Module) -> Iterator[None]:
 
     - Batch normalisation of few channels: torch vectorises over channels, so that most of a vector register is empty.
       Here 64 pixels count as channels of their own, and their statistics are brought together.
+    - ``network.train()``, which MONAI's engine calls at each step, returns at once where every layer trains already.
     - At ``bfloat16``, a transposed convolution whose stride is its kernel is one matrix product for each pixel, and
       pixels of two dimensions are pooled at ``float32``.
 
@@ -44,12 +45,17 @@ def faster_steps(network: torch.nn.Module) -> Iterator[None]:
     layers = [each for each in network.modules() if type(each) in _FORWARDS and "forward" not in vars(each)]
     for layer in layers:
         layer.forward = types.MethodType(_FORWARDS[type(layer)], layer)
+    switched = "train" not in vars(network) and all(type(each).train is _TRAIN for each in network.modules())
+    if switched:
+        network.train = types.MethodType(_train, network)  # type: ignore[method-assign]
     try:
         with _kept_memory():
             yield
     finally:
         for layer in layers:
             del layer.forward
+        if switched:
+            del network.train
 
 
 @contextlib.contextmanager
@@ -65,6 +71,10 @@ def _kept_memory() -> Iterator[None]:
     finally:
         libc.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST)
         libc.malloc_trim(0)
+
+
+def _train(self: Any, mode: bool = True) -> Any:
+    return self if all(each.training == mode for each in self.modules()) else _TRAIN(self, mode)
 
 
 def _at_bfloat16(x: torch.Tensor) -> bool:
@@ -110,6 +120,7 @@ def _normalisation(self: Any, x: torch.Tensor) -> torch.Tensor:
     return rows.view_as(last).movedim(-1, 1)
 
 
+_TRAIN = torch.nn.Module.train
 _FORWARDS: dict[type, Any] = {
     torch.nn.BatchNorm2d: _normalisation,
     torch.nn.BatchNorm3d: _normalisation,
@@ -129,7 +140,7 @@ class _FoldedNorm(torch.autograd.Function):
         mean, variance = (each.view(_ROW, -1) for each in found)
         between = (mean - mean.mean(0)).square().mean(0)
         mean, variance = mean.mean(0), variance.mean(0) + between
-        tiled = torch.stack([mean, variance, weight, bias]).repeat(1, _ROW)
+        tiled = _tiled(mean, variance, weight, bias)
         y = functional.batch_norm(rows, tiled[0], tiled[1], tiled[2], tiled[3], eps=eps)
         ctx.save_for_backward(rows, weight, mean, variance)
         ctx.eps = eps
@@ -141,15 +152,21 @@ class _FoldedNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> Any:
         rows, weight, mean, variance = ctx.saved_tensors
         grad, pixels = grad.contiguous(), len(rows) * _ROW
-        tiled = torch.stack([weight, mean, variance]).repeat(1, _ROW)
+        tiled = _tiled(weight, mean, variance)
         _, *sums = torch.ops.aten.native_batch_norm_backward(
             grad, rows, *tiled, None, None, False, ctx.eps, [False, True, True]
         )
         of_weight, of_bias = (each.view(_ROW, -1).sum(0) for each in sums)
-        scale = (variance + ctx.eps).rsqrt()
-        # weight * scale * (grad - of_bias / pixels) + slope * (rows - mean), rounded once: errors of bfloat16 that many
-        # pixels share would add up to a gradient of the biases before.
-        slope = -weight * scale.square() * of_weight / pixels
-        tiled = torch.stack([of_bias / pixels, variance, weight, -slope * mean]).repeat(1, _ROW)
-        of_rows = functional.batch_norm(grad.to(slope), tiled[0], tiled[1], tiled[2], tiled[3], eps=ctx.eps)
-        return of_rows.addcmul_(rows.to(slope), slope.repeat(_ROW)).to(rows), of_weight, of_bias, None
+        inverse = (variance + ctx.eps).rsqrt()
+        # scale * (grad - of_bias / pixels) + slope * (rows - mean), rounded once: errors of bfloat16 that many pixels
+        # share would add up to a gradient of the biases before.
+        scale = weight * inverse
+        slope = -scale * inverse * of_weight / pixels
+        scales, slopes, shift = _tiled(scale, slope, -scale * of_bias / pixels - slope * mean)
+        of_rows = torch.addcmul(shift, grad.to(shift), scales).addcmul_(rows.to(shift), slopes)
+        return of_rows.to(rows), of_weight, of_bias, None
+
+
+def _tiled(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return each vector of ``C`` channels 64 times, of shape ``(64 C,)``."""
+    return torch.stack(values).unsqueeze(1).expand(-1, _ROW, -1).flatten(1).unbind()

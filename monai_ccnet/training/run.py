@@ -185,6 +185,7 @@ def _train(folder: Path, parser: ConfigParser, first: bool = True) -> dict[str, 
     start = time.monotonic()
     with faster_steps(parser.get_parsed_content("network")):
         run_list(parser, "train::run")
+    parser.get_parsed_content("optimizer").zero_grad()  # whose memory the evaluation can use
     facts = {
         "losses": parser.get_parsed_content("history").losses,
         "seconds": time.monotonic() - start,

@@ -81,7 +81,8 @@ def optimizer(name: str, **given: Any) -> dict[str, Any]:
     return {"optimizer": {"_target_": f"torch.optim.{name}", "params": "$@network.parameters()", **given}}
 
 
-# Ids of train.yaml, and beside them: act and norm of the network, transforms that augment, those that normalise.
+# Ids of train.yaml, and beside them: act and norm of the network, transforms that augment, those that normalise, and by
+# how much the patch is longer.
 RECIPES: dict[str, dict[str, Any]] = {
     "base": {},
     "cross-entropy alone": {"lambda_dice": 0.0},
@@ -122,6 +123,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "batch 8": {"batch_size": 8},
     "batch 16": {"batch_size": 16},
     "float32": {"precision": "float32"},
+    "half patch": {"patch": 0.5},
+    "double patch": {"patch": 2.0},
+    "batch 1": {"batch_size": 1},
     "range 0 to 1": {
         "normalised": [{"_target_": "monai.transforms.ScaleIntensityd", "keys": "image", "channel_wise": True}]
     },
@@ -161,6 +165,8 @@ def train(data_dir: Path, results: Path, name: str, recipe: str, channels: str, 
         return
     data, (scale, patch) = open_dataset(data_dir / name), DATA[name]
     given = {key: value for part in recipe.split("+") for key, value in RECIPES[part].items()}
+    patch = [int(length * given.get("patch", 1)) for length in patch]
+    given.pop("patch", None)
     full = {
         "_target_": "monai_ccnet.networks.PlainUNet",
         "spatial_dims": data.spatial_dims,
@@ -175,7 +181,7 @@ def train(data_dir: Path, results: Path, name: str, recipe: str, channels: str, 
         crop = {
             "_target_": "monai.transforms.RandSpatialCropd",
             "keys": KEYS,
-            "roi_size": list(patch),
+            "roi_size": patch,
             "random_size": False,
         }
         given["train::random_transforms"] = [crop, *transforms]
@@ -189,7 +195,7 @@ def train(data_dir: Path, results: Path, name: str, recipe: str, channels: str, 
         "batch_size": 4 if data.spatial_dims == 2 else 2,
         "max_epochs": 16,
         "precision": "bfloat16",
-        "patch_size": list(patch),
+        "patch_size": patch,
         "seed": seed,
         "dataset_dir": str(data_dir / name),
     }

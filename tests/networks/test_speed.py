@@ -73,6 +73,28 @@ def test_gradients_of_a_folded_normalisation_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(lambda *given: _FoldedNorm.apply(*given, 1e-5)[0], (rows, weight, bias))
 
 
+def test_a_layer_that_does_not_train_is_switched_by_train_also_within():
+    network = PlainUNet(channels=(4, 8))
+    with faster_steps(network):
+        network.pool.eval()
+        assert network.train() is network
+        assert all(each.training for each in network.modules())
+        assert not any(each.training for each in network.eval().modules())
+        assert all(each.training for each in network.train().modules())
+    assert "train" not in vars(network)
+
+
+def test_a_network_that_switches_in_its_own_way_keeps_it():
+    class Frozen(torch.nn.BatchNorm2d):
+        def train(self, mode=True):
+            return super().train(False)
+
+    network = torch.nn.Sequential(Frozen(4))
+    with faster_steps(network):
+        assert network.train().training
+        assert not network[0].training
+
+
 def test_layers_are_as_before_at_the_end_even_after_an_error():
     network = PlainUNet(channels=(4, 8))
     network.pool.forward = own = lambda x: x[..., ::2, ::2]
