@@ -21,7 +21,7 @@ from monai_ccnet.networks.building import (
 )
 from monai_ccnet.networks.finding import check_narrower, find_widths, fixed_size_of
 from monai_ccnet.networks.scaling import AtScale, inner_def, is_at_scale, scale_of, wrapped_def
-from monai_ccnet.networks.size import NetworkSize, network_size
+from monai_ccnet.networks.size import NetworkSize, forward_macs, kernel_weights, network_size
 from monai_ccnet.networks.widths import (
     Widths,
     check_shape,
@@ -261,12 +261,11 @@ class NetworkFamily(Value):
             return float(channels[0])
         if measure == "mean":
             return math.prod(channels) ** (1 / len(channels))
-        size = self.size(channels, self.input_shape, scale=1)
         if measure == "weights":
-            return math.sqrt(size.weights)
-        if measure != "macs" or size.macs is None:
+            return math.sqrt(kernel_weights(self.at(channels, 1)))
+        if measure != "macs":
             raise ValueError(f"measure must be first, mean, macs or weights, got {shown(measure)}.")
-        return math.sqrt(size.macs / math.prod(self.input_shape[2:]))
+        return math.sqrt(forward_macs(self.at(channels, 1), self.input_shape) / math.prod(self.input_shape[2:]))
 
     def check_input_shape(self, input_shape: Sequence[int], scale: int | Sequence[int] | None = None) -> None:
         """Raise an error for an input that the network cannot take.

@@ -92,7 +92,7 @@ def network_size(network_def: Countable, input_shape: Sequence[int] | None = Non
     if input_shape is not None:
         macs, activation_bytes = _forward(network, network_def, input_shape)
         with contextlib.suppress(ValueError):  # raised if there is a single value to normalise
-            training_bytes = follow_training(network, input_shape)
+            training_bytes = _follow_training(network, tuple(input_shape))
     return NetworkSize(
         weights=_kernel_weights(network),
         parameters=_parameters(network),
@@ -177,6 +177,7 @@ def _on_meta_by_json(network_def: str) -> torch.nn.Module:
 
 
 _follow_forward = functools.lru_cache(maxsize=32)(follow_forward)  # the last results are often requested again
+_follow_training = functools.lru_cache(maxsize=32)(follow_training)
 
 
 def _forward(network: torch.nn.Module, network_def: Countable, input_shape: Sequence[int]) -> tuple[int, int]:
