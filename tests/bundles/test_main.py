@@ -1,6 +1,8 @@
 """The command: verbs, settings, help, and its last line."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -18,6 +20,24 @@ def test_help_lists_each_setting_with_default_and_meaning(verb, capsys):
     assert len(settings) > 3
     for name, default, meaning in settings:
         assert f"--{name}\n      {meaning} (default: {default})" in printed
+
+
+def test_garbage_is_searched_for_again_once_monai_is_imported_but_not_in_it():
+    code = """
+import gc
+from monai_ccnet.__main__ import _import_monai
+gc.disable()
+_import_monai()
+print(gc.isenabled(), gc.get_freeze_count())
+gc.enable()
+_import_monai()
+print(gc.isenabled(), gc.get_freeze_count() > 100_000)
+kept = gc.get_freeze_count()
+_import_monai()
+print(gc.get_freeze_count() == kept)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "0", "True", "True", "True"]
 
 
 def test_without_a_verb_it_lists_them(capsys):
