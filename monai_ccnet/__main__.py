@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import gc
-import importlib
 import logging
 import sys
 import traceback
@@ -14,6 +12,7 @@ from typing import Any
 
 from monai_ccnet import __version__
 from monai_ccnet.settings import SETTINGS
+from monai_ccnet.starting import import_monai
 
 __all__ = ["VERBS", "main", "settings_of", "settings_page", "settings_table"]
 
@@ -138,23 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _run(verb, given)
 
 
-def _import_monai() -> None:
-    """Import MONAI as the process begins, with no search for garbage meanwhile, nor at the end among what it imported.
-
-    These searches would take some 3 of 7 seconds. What the process makes afterwards is collected as ever.
-    """
-    if "monai" in sys.modules or not gc.isenabled():
-        return
-    gc.disable()
-    try:
-        importlib.import_module("monai.bundle")
-        gc.freeze()
-    finally:
-        gc.enable()
-
-
 def _run(verb: str, given: dict[str, Any]) -> int:
-    _import_monai()
+    import_monai()
     from monai.bundle.workflows import ConfigWorkflow
 
     from monai_ccnet.configs import config_file

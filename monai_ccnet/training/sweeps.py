@@ -30,6 +30,7 @@ from monai_ccnet.networks.size import network_size
 from monai_ccnet.networks.widths import default_input_shape
 from monai_ccnet.records import TrialRecord
 from monai_ccnet.scales import scale_words
+from monai_ccnet.starting import import_monai
 from monai_ccnet.training.asked import recipe_of
 from monai_ccnet.training.stages import read_run
 from monai_ccnet.training.trial import full_network_def, run_trial
@@ -194,7 +195,13 @@ def run_sweep(
     with parallel_config(backend=backend) if backend is not None else contextlib.nullcontext(), bar:
         for wait in (False, True):  # first the runs that no other process does, then wait for the others
             left = [trial for trial in trials if trial.output_dir not in records]
-            parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs")
+            parallel = Parallel(
+                n_jobs=n_jobs,
+                return_as="generator_unordered",
+                batch_size=1,
+                pre_dispatch="n_jobs",
+                initializer=import_monai,  # of backends that have processes of their own; the others ignore it
+            )
             for trial, record in parallel(delayed(_try_trial)(trial, wait) for trial in left):
                 if record is None:
                     continue

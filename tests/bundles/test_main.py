@@ -25,15 +25,15 @@ def test_help_lists_each_setting_with_default_and_meaning(verb, capsys):
 def test_garbage_is_searched_for_again_once_monai_is_imported_but_not_in_it():
     code = """
 import gc
-from monai_ccnet.__main__ import _import_monai
+from monai_ccnet.starting import import_monai
 gc.disable()
-_import_monai()
+import_monai()
 print(gc.isenabled(), gc.get_freeze_count())
 gc.enable()
-_import_monai()
+import_monai()
 print(gc.isenabled(), gc.get_freeze_count() > 100_000)
 kept = gc.get_freeze_count()
-_import_monai()
+import_monai()
 print(gc.get_freeze_count() == kept)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
