@@ -17,7 +17,7 @@ FILES = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*
 # What runs them may be named by them, and nothing above it: in the order of imports, the lowest first.
 LAYERS = [
     ["files", "settings"],
-    ["ending", "locks", "names", "scales"],
+    ["ending", "locks", "names", "scales", "starting"],
     ["configs"],
     ["values"],
     ["data", "degradation", "networks"],
