@@ -13,6 +13,7 @@ from monai.transforms.compose import Compose
 from monai.transforms.croppad.dictionary import Cropd
 from monai.transforms.transform import MapTransform, Randomizable
 from monai.utils.misc import fall_back_tuple
+from monai.utils.type_conversion import convert_to_tensor
 
 __all__ = ["OnPlainTensors", "RandPatchd"]
 
@@ -23,10 +24,10 @@ class RandPatchd(MapTransform, Randomizable):
     What comes out is spread as by MONAI's ``RandSpatialCropd`` of a fixed size, ``RandFlipd`` of the first and of the
     second axis, each with a probability of 0.5, and ``RandRotate90d`` with a probability of 0.75: a square patch is
     equally often in each of its eight positions. Patches that are not square are flipped alone, so that they make
-    batches. Metadata are not tracked: give it plain tensors.
+    batches. They are plain tensors, without metadata.
 
     Args:
-        keys: keys of images of shape ``(C, *spatial)``, which are cut at one place.
+        keys: keys of images of shape ``(C, *spatial)`` and one size, which are cut at one place.
         patch_size: lengths of the patch in pixels; where an image has no more, and for 0 or less, its whole length.
         symmetry: ``"all"``; ``"mirror"``, which flips the first axis, left and right, alone; or ``"none"``.
         allow_missing_keys: whether keys may be missing.
@@ -62,11 +63,20 @@ class RandPatchd(MapTransform, Randomizable):
         self._is_turned = self.symmetry == "all" and lengths[0] == lengths[1] and self.R.rand() < 0.5
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        """Return the item with patches, which may share the memory of its images."""
+        """Return the item with patches, which may share the memory of its images.
+
+        Raises:
+            ValueError: if the images differ in size.
+        """
         item = dict(data)
-        self.randomize(item[self.first_key(item)].shape[1:])
-        for key in self.key_iterator(item):
-            patch = item[key][self._place]
+        images = {key: convert_to_tensor(item[key], track_meta=False) for key in self.key_iterator(item)}
+        sizes = {key: tuple(image.shape[1:]) for key, image in images.items()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"images that are cut at one place must be of one size, got {sizes}.")
+        for size in set(sizes.values()):
+            self.randomize(size)
+        for key, image in images.items():
+            patch = image[self._place]
             patch = patch.flip(self._flipped) if self._flipped else patch
             item[key] = patch.transpose(1, 2) if self._is_turned else patch
         return item

@@ -2,9 +2,10 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
-from monai.data import CacheDataset
+from monai.data import CacheDataset, MetaTensor
 from monai.transforms import CenterSpatialCropd, Compose, Lambdad, RandFlipd, RandRotate90d, RandSpatialCropd
 
 from monai_ccnet.data import OnPlainTensors, RandPatchd
@@ -67,7 +68,9 @@ def test_random_patches_are_spread_as_those_of_monai(symmetry, shape, patch_size
 def test_a_random_patch_of_an_axis_that_has_no_more_pixels_is_whole():
     image = torch.zeros(2, 5, 6, 7)
     assert RandPatchd("image", [8, 0, 3], "none")({"image": image})["image"].shape == (2, 5, 6, 3)
-    assert RandPatchd(KEYS, [4, 4, 4], allow_missing_keys=True)({"image": image})["image"].shape == (2, 4, 4, 4)
+    cut = RandPatchd(KEYS, [4, 4, 4], allow_missing_keys=True)
+    assert cut({"image": image})["image"].shape == (2, 4, 4, 4)
+    assert cut({"name": "a"}) == {"name": "a"}
 
 
 def test_random_patches_are_reproducible_and_the_image_stays():
@@ -77,6 +80,22 @@ def test_random_patches_are_reproducible_and_the_image_stays():
         transform.set_random_state(3)
     assert all(torch.equal(first({"image": image})["image"], second({"image": image})["image"]) for _ in range(20))
     assert torch.equal(image, torch.arange(100.0).reshape(1, 10, 10))
+
+
+def test_patches_of_arrays_and_of_images_with_metadata_are_plain_tensors():
+    cut = RandPatchd(KEYS, [4, 4])
+    for image in (np.zeros((1, 6, 6), np.float32), MetaTensor(torch.zeros(1, 6, 6))):
+        patch = cut({"image": image, "label": torch.zeros(1, 6, 6)})["image"]
+        assert type(patch) is torch.Tensor
+        assert patch.shape == (1, 4, 4)
+
+
+def test_images_of_different_sizes_are_refused():
+    item = {"image": torch.zeros(1, 6, 6), "label": torch.zeros(1, 6, 5)}
+    with pytest.raises(ValueError, match=r"must be of one size, got \{'image': \(6, 6\), 'label': \(6, 5\)\}"):
+        RandPatchd(KEYS, [4, 4])(item)
+    with pytest.raises(KeyError, match="label"):
+        RandPatchd(KEYS, [4, 4])({"image": torch.zeros(1, 6, 6)})
 
 
 def test_another_symmetry_is_refused():
