@@ -65,13 +65,15 @@ _RANK_STRIDE = 100_003  # between the seeds of processes, so that none repeats a
 def foreground_pixels(outputs: Sequence[Mapping[str, Any]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return probability and label of each pixel and foreground class of a batch, flattened, for a ROC curve.
 
+    The labels are of eight bits, since those of all test images are kept.
+
     Args:
         outputs: outputs of a MONAI evaluator, with one-hot ``label`` and ``probability``, each of shape
             ``(classes, H, W[, D])``.
     """
     probability, label = (
-        torch.cat([torch.as_tensor(output[key])[1:].flatten().float().cpu() for output in outputs])
-        for key in ("probability", "label")
+        torch.cat([torch.as_tensor(output[key])[1:].flatten().to(dtype).cpu() for output in outputs])
+        for key, dtype in (("probability", torch.float32), ("label", torch.uint8))
     )
     return probability, label
 
