@@ -17,6 +17,8 @@ from monai.utils.type_conversion import convert_to_tensor
 
 __all__ = ["OnPlainTensors", "RandPatchd"]
 
+_FLIPPED_AXES: dict[str, tuple[int, ...]] = {"all": (1, 2), "mirror": (1,), "none": ()}
+
 
 class RandPatchd(MapTransform, Randomizable):
     """Cut one random patch out of images, and flip and turn it at random, faster than four transforms do.
@@ -47,7 +49,6 @@ class RandPatchd(MapTransform, Randomizable):
         if symmetry not in _FLIPPED_AXES:
             raise ValueError(f"symmetry must be one of {', '.join(_FLIPPED_AXES)}, got {symmetry!r}.")
         self.patch_size, self.symmetry = patch_size, symmetry
-        self.randomize([1] * len(patch_size))
 
     def randomize(self, data: Sequence[int]) -> None:
         """Choose place and position of a patch.
@@ -73,16 +74,14 @@ class RandPatchd(MapTransform, Randomizable):
         sizes = {key: tuple(image.shape[1:]) for key, image in images.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"images that are cut at one place must be of one size, got {sizes}.")
-        for size in set(sizes.values()):
-            self.randomize(size)
+        if not images:
+            return item
+        self.randomize(next(iter(sizes.values())))
         for key, image in images.items():
             patch = image[self._place]
             patch = patch.flip(self._flipped) if self._flipped else patch
             item[key] = patch.transpose(1, 2) if self._is_turned else patch
         return item
-
-
-_FLIPPED_AXES: dict[str, tuple[int, ...]] = {"all": (1, 2), "mirror": (1,), "none": ()}
 
 
 class OnPlainTensors(Compose):

@@ -165,8 +165,8 @@ def train(data_dir: Path, results: Path, name: str, recipe: str, channels: str, 
         return
     data, (scale, patch) = open_dataset(data_dir / name), DATA[name]
     given = {key: value for part in recipe.split("+") for key, value in RECIPES[part].items()}
-    patch = [int(length * given.get("patch", 1)) for length in patch]
-    given.pop("patch", None)
+    longer = given.pop("patch", 1)
+    patch = [int(length * longer) for length in patch]
     full = {
         "_target_": "monai_ccnet.networks.PlainUNet",
         "spatial_dims": data.spatial_dims,
