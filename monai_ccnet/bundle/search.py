@@ -289,15 +289,14 @@ def _rungs(
     """
     patch, batch = patches[next(reversed(patches))]
     full = float(family.size(family.channels, _shape(family, patch), scale=1).macs or 1) * batch
-    steps = ladder(family, allocation)
+    steps = {channels: family.width(channels, law.measure) for channels in ladder(family, allocation)}
     found: dict[Scale, list[Rung]] = {}
     refused: list[str] = []
     for scale, (patch, batch) in patches.items():
         shape = _shape(family, patch)
         limits = [each for each in constraints_from(shape, **{**budgets, "default": None}) if isinstance(each, Budget)]
         rungs: list[Rung] = []
-        for channels in steps:
-            width = family.width(channels, law.measure)
+        for channels, width in steps.items():
             if width < 0.999 * law.narrowest:
                 continue
             network_def = family.at(channels, scale)
